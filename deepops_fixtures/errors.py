@@ -1,0 +1,66 @@
+"""The exceptions a user can meet.
+
+Each says what happened, on which node where there is one, and what to do next. Nothing below this
+package's public surface may reach a user as a bare ``CalledProcessError`` or a traceback.
+"""
+
+from __future__ import annotations
+
+
+class DeepopsError(Exception):
+    """Something the harness could not do.
+
+    ``message`` is one or more whole sentences; ``hint`` is the next command to type or thing to
+    change; ``detail`` is evidence (the end of a log, a serial console) shown below both.
+    """
+
+    #: Process exit status of the command line when this error ends it.
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "", detail: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.detail = detail
+
+    def __str__(self) -> str:
+        parts = [self.message]
+        if self.detail:
+            parts.append("\n".join(f"  | {line}" for line in self.detail.rstrip().splitlines()))
+        if self.hint:
+            parts.append(f"Next: {self.hint}")
+        return "\n".join(parts)
+
+
+class UsageProblem(DeepopsError):
+    """The request itself cannot be carried out; nothing was created (exit status 2)."""
+
+    exit_code = 2
+
+
+class BoxError(DeepopsError):
+    """A Vagrant box could not be built or registered."""
+
+
+class ProvisionError(DeepopsError):
+    """A virtual machine or network could not be created, started or reached."""
+
+
+class DeployError(DeepopsError):
+    """A playbook failed, or a second run of it changed something it should not."""
+
+
+class StepTimeout(DeepopsError):
+    """A step passed its deadline; the message names the condition that was waited for."""
+
+
+class LeakError(DeepopsError):
+    """Something this run created is still there after teardown."""
+
+
+class StageFailed(DeepopsError):
+    """An earlier stage of this run failed already; its first failure carries the cause."""
+
+
+class CheckFailed(AssertionError):
+    """A statement about the cluster is false; the message carries the evidence."""
