@@ -26,9 +26,10 @@ from deepops_fixtures.journal import Journal
 from deepops_fixtures.proc import Deadline, run_logged, tail
 
 #: Raised when the way a box is put together changes, so that older ones are built anew.
-BUILDER_VERSION = 1
+BUILDER_VERSION = 2
 _SECTOR = 512
 _FIRST_SECTOR = 2048
+_BLOCK = 4096
 _GIB = 1024**3
 
 
@@ -88,6 +89,11 @@ class Box:
     def path(self) -> Path:
         """The cached box file; it exists only when it is complete."""
         return self.cache / f"{self.name}-{self.key[:16]}.box"
+
+    @property
+    def kernel(self) -> Path:
+        """The box's kernel, kept beside it: what the KVM probe starts a guest with."""
+        return self.path.with_suffix(".vmlinuz")
 
     @property
     def volume(self) -> str:
@@ -156,8 +162,9 @@ class Box:
     def remove(self) -> None:
         """Forget every cached build of this box, in the cache and in Vagrant's list."""
         with FileLock(self.cache / f"{self.name}.lock"):
-            for path in self.cache.glob(f"{self.name}-*.box"):
-                path.unlink()
+            for suffix in ("box", "vmlinuz"):
+                for path in self.cache.glob(f"{self.name}-*.{suffix}"):
+                    path.unlink()
             for known in vagrant.Vagrant(quiet_stdout=False).box_list():
                 if known.name == self.vagrant_name:
                     subprocess.run(
@@ -233,7 +240,7 @@ class BoxBuilder:
 
     def _make_disk(self) -> None:
         sectors = self.box.recipe.disk_gib * _GIB // _SECTOR
-        blocks = (sectors - _FIRST_SECTOR) * _SECTOR // 4096
+        blocks = (sectors - _FIRST_SECTOR) * _SECTOR // _BLOCK
         disk = self.work / "disk.img"
         with disk.open("wb") as image:
             image.truncate(sectors * _SECTOR)
@@ -241,7 +248,7 @@ class BoxBuilder:
             "set -e; mkdir root; tar -C root -xf root.tar --exclude='./dev/*'; rm root.tar;"
             "cp root/boot/vmlinuz-* vmlinuz; cp root/boot/initrd.img-* initrd;"
             f"echo '{_FIRST_SECTOR},,L,*' | sfdisk -q disk.img;"
-            f"mke2fs -q -t ext4 -L root -d root -F"
+            f"mke2fs -q -t ext4 -b {_BLOCK} -L root -d root -F"
             f" -E offset={_FIRST_SECTOR * _SECTOR},nodiscard,lazy_itable_init=1 disk.img {blocks};"
             "rm -rf root"
         )
@@ -279,6 +286,7 @@ class BoxBuilder:
         with tarfile.open(partial, "w") as archive:
             for name in ("metadata.json", "Vagrantfile", "box.img"):
                 archive.add(self.work / name, arcname=name)
+        (self.work / "vmlinuz").rename(self.box.kernel)
         partial.rename(self.box.path)
 
 

@@ -6,10 +6,11 @@ Not for bringing anything up or down.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 import testinfra
@@ -17,6 +18,7 @@ import testinfra.host
 from pydantic import BaseModel, ConfigDict
 
 from deepops_fixtures import facts
+from deepops_fixtures.records import CommandRecord
 
 
 class NodeData(BaseModel):
@@ -53,10 +55,38 @@ class RunningCluster(BaseModel):
     disposable: bool = True
 
 
+Recorder = Callable[[CommandRecord], None]
+
+
+def _listen(host: testinfra.host.Host, node: str, user: str, record: Recorder) -> None:
+    """Have every command that this testinfra host runs recorded: what was run, what came back, how long."""
+    run = host.backend.run
+
+    def recorded(command: str, *args: str, **options: Any) -> Any:
+        begin = time.monotonic()
+        text = host.backend.quote(command, *args)
+        try:
+            result = run(command, *args, **options)
+        except Exception as error:
+            took = time.monotonic() - begin
+            record(CommandRecord(node, text, -1, "", str(error), round(took, 3), user))
+            raise
+        took = time.monotonic() - begin
+        record(
+            CommandRecord(
+                node, text, result.rc, str(result.stdout), str(result.stderr), round(took, 3), user
+            )
+        )
+        return result
+
+    host.backend.run = recorded
+
+
 class Node:
     """One node with its connections: ``host`` works as root (sudo), ``user_host`` as the login user."""
 
-    def __init__(self, data: NodeData, ssh_config: Path | None) -> None:
+    def __init__(self, data: NodeData, ssh_config: Path | None, record: Recorder | None = None) -> None:
+        self._record = record
         self.name = data.name
         self.groups = data.groups
         self.address = data.address
@@ -68,12 +98,16 @@ class Node:
 
     def _connect(self, sudo: bool) -> testinfra.host.Host:
         if self._data.connection == "local":
-            return testinfra.get_host("local://", sudo=sudo)
-        return testinfra.get_host(
-            f"ssh://{quote(self.name)}", ssh_config=str(self._ssh_config), sudo=sudo,
-            # The ssh_config multiplexes; testinfra's own ControlPersist sets no ControlPath.
-            controlpersist=0,
-        )
+            host = testinfra.get_host("local://", sudo=sudo)
+        else:
+            host = testinfra.get_host(
+                f"ssh://{quote(self.name)}", ssh_config=str(self._ssh_config), sudo=sudo,
+                # The ssh_config multiplexes; testinfra's own ControlPersist sets no ControlPath.
+                controlpersist=0,
+            )  # fmt: skip
+        if self._record:
+            _listen(host, self.name, "root" if sudo else "user", self._record)
+        return host
 
     @cached_property
     def host(self) -> testinfra.host.Host:
@@ -95,9 +129,11 @@ class Nodes:
     ['virtual-mgmt', 'virtual-gpu01']
     """
 
-    def __init__(self, cluster: RunningCluster) -> None:
+    def __init__(self, cluster: RunningCluster, record: Recorder | None = None) -> None:
         self.cluster = cluster
-        self._nodes = {data.name: Node(data, cluster.ssh_config) for data in cluster.nodes}
+        self._nodes = {
+            data.name: Node(data, cluster.ssh_config, record) for data in cluster.nodes
+        }
 
     def __getitem__(self, name: str) -> Node:
         return self._nodes[name]
@@ -111,6 +147,20 @@ class Nodes:
     def group(self, name: str) -> list[Node]:
         """Return the nodes of a DeepOps group; an unknown or empty group gives []."""
         return [node for node in self if name in node.groups]
+
+    @property
+    def login(self) -> Node:
+        """The node that users log in to: slurm-login[0], else the Slurm controller, else the first node."""
+        for group in ("slurm-login", "slurm-master"):
+            if self.group(group):
+                return self.group(group)[0]
+        return next(iter(self))
+
+    @property
+    def management(self) -> Node:
+        """The first control plane node, else the first node named …mgmt…, else the login node."""
+        planes = self.group("kube_control_plane") or [node for node in self if "mgmt" in node.name]
+        return planes[0] if planes else self.login
 
     @property
     def slurm_controller(self) -> Node:

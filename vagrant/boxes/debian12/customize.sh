@@ -16,13 +16,21 @@ chmod 0440 /etc/sudoers.d/vagrant
 echo debian12 > /etc/hostname
 printf '127.0.0.1 localhost\n127.0.1.1 debian12\n::1 localhost ip6-localhost\n' > /etc/hosts
 printf '/dev/vda1 / ext4 defaults,noatime,errors=remount-ro 0 1\n' > /etc/fstab
-cat > /etc/network/interfaces <<'IF'
-auto lo
-iface lo inet loopback
+# networkd configures the interfaces as they appear. ifupdown waits for all of udev first: half a minute on an emulated
+# guest. The client identifier is the MAC address, which is what Vagrant looks the lease up by.
+cat > /etc/systemd/network/10-eth0.network <<'NET'
+[Match]
+Name=eth0
 
-auto eth0
-iface eth0 inet dhcp
-IF
+[Network]
+DHCP=ipv4
+LinkLocalAddressing=no
+IPv6AcceptRA=no
+
+[DHCPv4]
+ClientIdentifier=mac
+NET
+systemctl enable systemd-networkd.service systemd-resolved.service
 
 # No look-up of the caller's name, no message of the day: a login costs what the key exchange costs.
 printf 'UseDNS no\nPrintMotd no\nPrintLastLog no\nPasswordAuthentication no\n' > /etc/ssh/sshd_config.d/10-box.conf
@@ -48,7 +56,7 @@ GRUB_DEFAULT=0
 GRUB_TIMEOUT=0
 GRUB_RECORDFAIL_TIMEOUT=0
 GRUB_DISTRIBUTOR=Debian
-GRUB_CMDLINE_LINUX_DEFAULT="quiet"
+GRUB_CMDLINE_LINUX_DEFAULT="loglevel=5 systemd.show_status=true fsck.mode=skip mitigations=off"
 GRUB_CMDLINE_LINUX="console=tty0 console=ttyS0,115200 net.ifnames=0 biosdevname=0"
 GRUB_TERMINAL="serial console"
 GRUB_SERIAL_COMMAND="serial --speed=115200"
@@ -61,10 +69,17 @@ GRUB
 # Timers that would compete with a cluster under test for the guest's processors.
 systemctl mask apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer e2scrub_reap.service dpkg-db-backup.timer \
   fstrim.timer man-db.timer systemd-pstore.service
+# Units that load or mount what no test guest uses; each costs seconds of an emulated boot.
+systemctl mask modprobe@drm.service modprobe@dm_mod.service modprobe@loop.service modprobe@efi_pstore.service \
+  systemd-binfmt.service dev-hugepages.mount sys-kernel-debug.mount sys-kernel-tracing.mount
 mkdir -p /etc/systemd/journald.conf.d
 printf '[Journal]\nStorage=persistent\nRuntimeMaxUse=32M\nSystemMaxUse=64M\n' > /etc/systemd/journald.conf.d/10-box.conf
 printf 'force-unsafe-io\n' > /etc/dpkg/dpkg.cfg.d/10-unsafe-io
 printf 'APT::Install-Recommends "false";\nAcquire::Languages "none";\nAcquire::Retries "3";\n' > /etc/apt/apt.conf.d/10-box
+# An initial RAM disk with the drivers of virtual disks alone unpacks in a fraction of the time.
+sed -i 's/^MODULES=.*/MODULES=list/' /etc/initramfs-tools/initramfs.conf
+printf '%s\n' virtio_pci virtio_blk virtio_scsi sd_mod ahci nvme ext4 > /etc/initramfs-tools/modules
+update-initramfs -u -k all
 : > /etc/machine-id
 rm -f /var/lib/dbus/machine-id
 apt-get clean

@@ -1,0 +1,1 @@
+"""What a tester talks about: one class per noun."""

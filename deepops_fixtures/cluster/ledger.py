@@ -1,0 +1,157 @@
+"""The ledger: what a cluster instance may leave on this host, written down before it is created.
+
+Teardown and ``deepops-virtual clean`` delete what a ledger names and nothing else; a run that was killed at
+any moment can be cleaned up after from here. Not for what the cluster is doing: that is the journal.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from deepops_fixtures.cluster.topology import ClusterSpec
+from deepops_fixtures.errors import DeepopsError, UsageProblem
+
+#: Environment variable that marks every process the harness starts for an instance (value: its name).
+MARK = "DEEPOPS_VIRTUAL_INSTANCE"
+
+
+class Owner(BaseModel):
+    """The process that made the instance; it owns it until it is gone."""
+
+    model_config = ConfigDict(frozen=True)
+    pid: int
+    started: float
+    user: str
+
+    @classmethod
+    def me(cls) -> Owner:
+        """Return this process as an owner."""
+        return cls(pid=os.getpid(), started=psutil.Process().create_time(), user=getpass.getuser())
+
+    @property
+    def alive(self) -> bool:
+        """Whether that very process (not a later one with its number) still runs."""
+        try:
+            return abs(psutil.Process(self.pid).create_time() - self.started) < 1
+        except psutil.Error:
+            return False
+
+
+class Ledger(BaseModel):
+    """Everything one instance owns on this host."""
+
+    name: str
+    owner: Owner
+    created: float
+    spec: ClusterSpec
+    run_dir: Path
+    pool: str
+    domain_prefix: str
+    domains: list[str]
+    networks: list[str]
+    volumes: list[str]
+    subnets: list[str]
+    socket_dir: Path
+    #: True when the instance is to outlive its maker (made by the command line, or kept after a run).
+    kept: bool = False
+    state: str = "creating"
+
+    def describe(self) -> str:
+        """Return one line for lists: name, age in words is the caller's, nodes."""
+        return f"{self.name}: {', '.join(self.spec.nodes)} ({self.state})"
+
+
+class LedgerBook:
+    """All ledgers of this user, one folder an instance under ``state_dir/clusters``."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.folder = state_dir / "clusters"
+
+    def path(self, name: str) -> Path:
+        """Return the folder of an instance."""
+        return self.folder / name
+
+    @contextmanager
+    def locked(self, wait: float = 60) -> Iterator[None]:
+        """Hold the lock under which names and subnets are chosen."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = FileLock(self.folder.parent / "clusters.lock")
+        try:
+            lock.acquire(timeout=wait)
+        except Timeout:
+            raise DeepopsError(
+                f"Another process has held '{lock.lock_file}' for {wait:.0f} s.",
+                hint=f"fuser -v {lock.lock_file}",
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def write(self, ledger: Ledger) -> None:
+        """Write a ledger; the file appears whole or not at all."""
+        folder = self.path(ledger.name)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial = folder / f"ledger.{secrets.token_hex(4)}"
+        partial.write_text(ledger.model_dump_json(indent=1))
+        partial.rename(folder / "ledger.json")
+
+    def read(self, name: str) -> Ledger | None:
+        """Return the ledger of an instance, or None when there is none."""
+        path = self.path(name) / "ledger.json"
+        try:
+            return Ledger.model_validate_json(path.read_text())
+        except FileNotFoundError:
+            return None
+        except (ValidationError, json.JSONDecodeError, OSError) as error:
+            raise DeepopsError(
+                f"File '{path}' is not a ledger that this version can read: {error}.",
+                hint="read the file, remove what it names with virsh, then delete its folder",
+            ) from None
+
+    def get(self, name: str) -> Ledger:
+        """Return the ledger of an instance; raises UsageProblem when there is none of that name."""
+        ledger = self.read(name) if name and "/" not in name else None
+        if ledger is None:
+            known = ", ".join(item.name for item in self.all()) or "none"
+            raise UsageProblem(
+                f"There is no cluster instance named '{name}'; there are: {known}.",
+                hint="deepops-virtual status",
+            )
+        return ledger
+
+    def all(self) -> list[Ledger]:
+        """Return every ledger, oldest first."""
+        found = [self.read(path.parent.name) for path in self.folder.glob("*/ledger.json")]
+        return sorted((item for item in found if item), key=lambda item: item.created)
+
+    def update(self, name: str, **changes: object) -> Ledger:
+        """Change fields of a ledger on disk and return it."""
+        ledger = self.get(name).model_copy(update=changes)
+        self.write(ledger)
+        return ledger
+
+    def forget(self, name: str) -> None:
+        """Delete an instance's folder, its keys with it."""
+        shutil.rmtree(self.path(name), ignore_errors=True)
+
+    def orphans(self) -> list[Ledger]:
+        """Return the instances whose owner is gone and that nobody meant to keep."""
+        return [item for item in self.all() if not item.kept and not item.owner.alive]
+
+
+def age(ledger: Ledger) -> float:
+    """Return how long ago the instance was made, in seconds."""
+    return time.time() - ledger.created

@@ -1,0 +1,100 @@
+"""Teardown of an instance: what its ledger names goes, and an audit says whether it did.
+
+Vagrant destroys first, since it knows the order; whatever it left is removed through libvirt. Interrupting
+it a second time says what is still there and how to remove it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from deepops_fixtures.cluster import hypervisor, ssh
+from deepops_fixtures.cluster.ledger import Ledger, LedgerBook
+from deepops_fixtures.cluster.vagrant_tool import environment
+from deepops_fixtures.errors import DeepopsError, LeakError
+from deepops_fixtures.journal import Journal
+from deepops_fixtures.proc import Deadline, run_logged
+
+
+def destroy(name: str, book: LedgerBook, journal: Journal, log: Path, deadline: Deadline) -> None:
+    """Remove an instance and audit. Raises LeakError when something of it is left; its ledger stays then."""
+    ledger = book.update(name, state="destroying")
+    try:
+        with journal.step("down", f"destroying cluster '{name}'", detail=str(log)):
+            _close(ledger, book)
+            hypervisor.end_marked_processes(name)
+            _vagrant_destroy(ledger, book, journal, log, deadline)
+            problems = hypervisor.remove(ledger)
+            hypervisor.end_marked_processes(name)
+    except KeyboardInterrupt:
+        left = left_behind(ledger)
+        what = "\n".join(left) if left else "nothing; the ledger alone is left"
+        raise LeakError(
+            f"The teardown of cluster '{name}' was interrupted. Still there:\n{what}",
+            hint=f"deepops-virtual destroy {name}",
+        ) from None
+    with journal.step("audit", "comparing this host with what it was before"):
+        left = left_behind(ledger)
+    if left:
+        raise LeakError(
+            f"Cluster '{name}' left something behind:\n" + "\n".join(left),
+            detail="\n".join(problems),
+            hint=f"deepops-virtual destroy {name}   (log: {log})",
+        )
+    shutil.rmtree(ledger.socket_dir, ignore_errors=True)
+    book.forget(name)
+
+
+def _close(ledger: Ledger, book: LedgerBook) -> None:
+    config = book.path(ledger.name) / "ssh_config"
+    if config.exists():
+        with suppress(Exception):
+            ssh.close_connections(config, list(ledger.spec.nodes))
+
+
+def _vagrant_destroy(
+    ledger: Ledger, book: LedgerBook, journal: Journal, log: Path, deadline: Deadline
+) -> None:
+    folder = book.path(ledger.name)
+    if not (folder / "vagrant").is_dir() or not (folder / "instance.json").is_file():
+        return
+    try:
+        status = run_logged(
+            ["vagrant", "destroy", "--force"], log=log, deadline=deadline, what="'vagrant destroy'",
+            env=environment(ledger, book),
+        )  # fmt: skip
+    except (DeepopsError, OSError) as error:
+        journal.note("down", f"Vagrant could not destroy it, libvirt will: {error}", status="failed")
+        return
+    if status != 0:
+        journal.note(
+            "down", f"'vagrant destroy' ended with status {status}; libvirt removes the rest",
+            status="failed", detail=str(log),
+        )  # fmt: skip
+
+
+def left_behind(ledger: Ledger) -> list[str]:
+    """Return what of an instance is on this host: domains, networks, volumes, lease files, processes."""
+    now = hypervisor.take_snapshot()
+    left = [f"domain {name}" for name in sorted(now.domains) if name in ledger.domains]
+    left += [f"network {name}" for name in sorted(now.networks) if name in ledger.networks]
+    volumes = {f"{ledger.pool}/{name}" for name in ledger.volumes}
+    prefix = f"{ledger.pool}/{ledger.domain_prefix}"
+    left += [f"volume {name}" for name in sorted(now.volumes)
+             if name in volumes or name.startswith(prefix)]  # fmt: skip
+    left += [f"lease file {name}" for name in sorted(now.leases)
+             if any(name.startswith(f"{network}.") for network in ledger.networks)]  # fmt: skip
+    left += [f"process {text.split(': ', 1)[1]}" for text in sorted(now.processes)
+             if text.startswith(f"{ledger.name}: ") and not _ours(text)]  # fmt: skip
+    return left
+
+
+def _ours(text: str) -> bool:
+    """Whether a process line is this very process or one of its parents (a shell with our mark exported)."""
+    pid = int(text.split(": ", 1)[1].split(" ", 1)[0])
+    return pid in {psutil.Process().pid, *(parent.pid for parent in psutil.Process().parents())}
+

@@ -1,0 +1,46 @@
+"""How Vagrant is pointed at an instance, and how what it and its machines say is read.
+
+python-vagrant knows neither deadlines nor log files, so that ``up`` and ``destroy`` run through ``proc``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from deepops_fixtures import resources
+from deepops_fixtures.cluster.ledger import MARK, Ledger, LedgerBook
+from deepops_fixtures.proc import tail
+
+
+def environment(ledger: Ledger, book: LedgerBook) -> dict[str, str]:
+    """Return the variables that point Vagrant at an instance."""
+    folder = book.path(ledger.name)
+    return {
+        MARK: ledger.name,
+        "DEEPOPS_INSTANCE": str(folder / "instance.json"),
+        "VAGRANT_CWD": str(resources.vagrant()),
+        "VAGRANT_VAGRANTFILE": os.environ.get("DEEPOPS_VAGRANT_FILE", "Vagrantfile-debian"),
+        "VAGRANT_DOTFILE_PATH": str(folder / "vagrant"),
+        "VAGRANT_DEFAULT_PROVIDER": "libvirt",
+        "VAGRANT_CHECKPOINT_DISABLE": "1",
+        "VAGRANT_NO_COLOR": "1",
+    }
+
+
+def readable(text: str) -> str:
+    """Return console text without terminal escapes and carriage returns."""
+    text = re.sub(r"\x1b(\[[0-9;?=]*[a-zA-Z]|[()][0-9A-B]|c)", "", text)
+    return re.sub(r"[^\n\t\x20-\x7e\u00a0-\uffff]", "", text).strip()
+
+
+def error_sentence(log: Path) -> str:
+    """Return the sentence in which Vagrant says what went wrong, else its last line."""
+    lines = [line.strip() for line in tail(log, 40).splitlines() if line.strip()]
+    for index, line in enumerate(lines):
+        if line.startswith(("Error", "There was an error", "An error occurred", "Timed out")) or (
+            "error" in line.lower() and not line.startswith("==>")
+        ):
+            return " ".join(lines[index : index + 3])[:400]
+    return lines[-1] if lines else "it said nothing"

@@ -1,0 +1,1 @@
+"""Where the playbooks come from, running them, and what their events said."""

@@ -1,0 +1,137 @@
+"""What one run of a playbook did, read from Ansible's events and never from its standard output."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+HostStatus = Literal["ok", "changed", "failed", "skipped", "unreachable"]
+
+
+class TaskResult(BaseModel):
+    """One task of one play: how long it took in all (seconds) and how it ended on each host."""
+
+    play: str
+    role: str
+    task: str
+    seconds: float = 0.0
+    hosts: dict[str, HostStatus] = Field(default_factory=dict)
+
+    @property
+    def status(self) -> HostStatus:
+        """The worst of the hosts."""
+        order: tuple[HostStatus, ...] = ("unreachable", "failed", "changed", "ok")
+        return next((status for status in order if status in self.hosts.values()), "skipped")
+
+
+class TaskFailure(BaseModel):
+    """The first failure of a run."""
+
+    host: str
+    role: str
+    task: str
+    message: str
+
+
+class DeployResult(BaseModel):
+    """One run of a playbook."""
+
+    playbook: str
+    source: str
+    status: str = "running"
+    seconds: float = 0.0
+    tasks: list[TaskResult] = Field(default_factory=list)
+    failure: TaskFailure | None = None
+    #: Whether Ansible wrote its closing statistics; without them a run counts as failed.
+    finished: bool = False
+
+    @property
+    def roles(self) -> dict[str, float]:
+        """Seconds by role, in the order of their first task; tasks outside roles count for their play."""
+        sums: dict[str, float] = {}
+        for task in self.tasks:
+            key = task.role or task.play
+            sums[key] = round(sums.get(key, 0.0) + task.seconds, 3)
+        return sums
+
+    @property
+    def changed(self) -> dict[str, list[str]]:
+        """Names of the tasks that changed something, each with its hosts."""
+        found: dict[str, list[str]] = {}
+        for task in self.tasks:
+            hosts = [host for host, status in task.hosts.items() if status == "changed"]
+            if hosts:
+                label = f"{task.role} : {task.task}" if task.role else task.task
+                found.setdefault(label, []).extend(hosts)
+        return found
+
+    def as_json(self) -> str:
+        """Return everything, derived values included."""
+        data = self.model_dump()
+        data["roles"], data["changed"] = self.roles, self.changed
+        return json.dumps(data, indent=1)
+
+
+class EventReader:
+    """Builds a DeployResult from Ansible's events, one at a time, in their order."""
+
+    def __init__(self, result: DeployResult) -> None:
+        self.result = result
+        self._by_uuid: dict[str, TaskResult] = {}
+        self._begin: dict[str, float] = {}
+
+    def read(self, event: dict[str, Any], now: float) -> TaskResult | None:
+        """Take an event in; return the task that just ended on its last host so far, if one did."""
+        kind = event.get("event", "")
+        data = event.get("event_data", {})
+        uuid = str(data.get("task_uuid", ""))
+        if kind in ("playbook_on_task_start", "playbook_on_handler_task_start"):
+            task = TaskResult(
+                play=str(data.get("play", "")), role=str(data.get("role", "")),
+                task=str(data.get("task", "")),
+            )  # fmt: skip
+            self.result.tasks.append(task)
+            self._by_uuid[uuid], self._begin[uuid] = task, now
+            return None
+        if kind == "playbook_on_stats":
+            self.result.finished = True
+            return None
+        if not kind.startswith("runner_on_") or uuid not in self._by_uuid:
+            return None
+        task = self._by_uuid[uuid]
+        status = _status(kind, data)
+        if status is None:
+            return None
+        host = str(data.get("host", ""))
+        task.hosts[host] = status
+        task.seconds = round(now - self._begin[uuid], 3)
+        if status in ("failed", "unreachable") and self.result.failure is None:
+            self.result.failure = TaskFailure(
+                host=host, role=task.role, task=task.task, message=_message(data.get("res", {}))
+            )
+        return task
+
+
+def _status(kind: str, data: dict[str, Any]) -> HostStatus | None:
+    if kind == "runner_on_ok":
+        return "changed" if data.get("res", {}).get("changed") else "ok"
+    if kind == "runner_on_failed":
+        return "ok" if data.get("ignore_errors") else "failed"
+    if kind == "runner_on_unreachable":
+        return "unreachable"
+    return "skipped" if kind == "runner_on_skipped" else None
+
+
+def _message(result: dict[str, Any]) -> str:
+    """Return what a failed task said: its message, and the end of its output."""
+    parts = [str(result.get("msg", "")).strip()]
+    for item in result.get("results", []) or []:
+        if isinstance(item, dict) and item.get("failed"):
+            parts.append(f"{item.get('item')}: {item.get('msg', '')}")
+    for key in ("stderr", "stdout", "module_stderr"):
+        text = str(result.get(key, "") or "").strip()
+        if text and text not in parts[0]:
+            parts.append(f"{key}: " + "\n".join(text.splitlines()[-15:]))
+    return "\n".join(part for part in parts if part) or "no message"

@@ -1,0 +1,85 @@
+"""The public fixtures. Each is a few lines: asking for one is what brings the cluster that far.
+
+``virtual_cluster`` is up, ``deepops`` is deployed; the rest stand on ``deepops``. The work is in ``rehearsal``,
+``cluster.running`` and ``checks``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import testinfra.host
+
+from deepops_fixtures import checks
+from deepops_fixtures.cluster.running import Node, Nodes
+from deepops_fixtures.errors import StageFailed
+from deepops_fixtures.session import Session, session_of
+
+
+@pytest.fixture(scope="session")
+def deepops_session(pytestconfig: pytest.Config) -> Session:
+    """The run: its settings, folder, journal and cluster."""
+    return session_of(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def virtual_cluster(deepops_session: Session) -> Iterator[Nodes]:
+    """The nodes of the running cluster, by name and by group; nothing is deployed on their account."""
+    try:
+        running = deepops_session.rehearsal.ensure_up()
+    except StageFailed as error:
+        pytest.skip(str(error))
+    yield deepops_session.nodes(running)
+
+
+@pytest.fixture(scope="session")
+def deepops(virtual_cluster: Nodes, deepops_session: Session) -> Nodes:
+    """The nodes of the running cluster, with DeepOps applied to them."""
+    try:
+        deepops_session.rehearsal.ensure_deployed()
+    except StageFailed as error:
+        pytest.skip(str(error))
+    return virtual_cluster
+
+
+@pytest.fixture(scope="session")
+def slurm(deepops: Nodes) -> checks.Slurm:
+    """The cluster's Slurm: nodes, partitions, jobs, accounting."""
+    if not deepops.group("slurm-master"):
+        pytest.skip("the cluster has no node in group slurm-master")
+    return checks.Slurm(deepops)
+
+
+@pytest.fixture(scope="session")
+def login_host(deepops: Nodes) -> testinfra.host.Host:
+    """The testinfra host that users log in to: slurm-login[0], else the Slurm controller."""
+    return deepops.login.host
+
+
+@pytest.fixture(scope="session")
+def mgmt_host(deepops: Nodes) -> testinfra.host.Host:
+    """The testinfra host of the management node: the first control plane node, else virtual-mgmt."""
+    return deepops.management.host
+
+
+@pytest.fixture(scope="session")
+def gpu_hosts(deepops: Nodes) -> list[testinfra.host.Host]:
+    """The testinfra hosts that carry GPUs by their name (…gpu…)."""
+    hosts = [node.host for node in deepops if "gpu" in node.name]
+    if not hosts:
+        pytest.skip("the cluster has no GPU node")
+    return hosts
+
+
+@pytest.fixture
+def node(request: pytest.FixtureRequest, deepops: Nodes) -> Node:
+    """One node; ``@pytest.mark.nodes("slurm-node")`` runs the test on each node of the group."""
+    name = getattr(request, "param", None)
+    return deepops[name] if name else deepops.login
+
+
+@pytest.fixture
+def host(node: Node) -> testinfra.host.Host:
+    """The testinfra host of ``node``, as root."""
+    return node.host

@@ -1,0 +1,279 @@
+"""pytest hooks: options, markers, header, who runs what on a broken cluster, teardown, summary.
+
+The controller (or the only process) makes the run's folder, shows progress, tears down and writes the report;
+xdist workers are told the folder and only ever ask for stages. What a hook has to do beyond deciding *when* is in
+``session``, ``rehearsal`` and ``report``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deepops_fixtures import __version__, reporting, signals
+from deepops_fixtures.cluster.providers.vagrant import choose_accelerator
+from deepops_fixtures.errors import DeepopsError, UsageProblem
+from deepops_fixtures.live import Live, colours_wanted
+from deepops_fixtures.rehearsal import new_run_dir
+from deepops_fixtures.session import Session, needs_cluster, remember, session_of
+from deepops_fixtures.settings import Settings, ini_key, option, variable
+
+MARKERS = (
+    "slurm: a statement about the cluster's Slurm",
+    "kubernetes: a statement about the cluster's Kubernetes",
+    "gpu: a statement about the cluster's GPUs",
+    "services: a statement about the hosts' services (munge, NFS, chrony, rsyslog, ssh)",
+    "destructive: reboots or breaks something; skipped on hosts that we did not make",
+    "slow: takes more than half a minute",
+    "faults: breaks the cluster on purpose to see the checks turn red",
+    "nodes(*groups): run once for each node of these DeepOps groups, or for each node at all",
+)
+_LIVE = pytest.StashKey[Live]()
+_WORKER_KEY = "deepops_run_dir"
+
+
+# -- configuration ------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Make the options and ini keys from the table in ``settings``."""
+    group = parser.getgroup("deepops", "DeepOps Virtual")
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default in (None, "") else f" (default: {field.default})"
+        text = f"{field.description}{default} [{variable(name)}]".replace("%", "%%")
+        if field.annotation is bool:
+            group.addoption(option(name), action="store_true", default=None, help=text)
+        else:
+            metavar = name.rsplit("_", 1)[-1].upper()
+            group.addoption(option(name), default=None, metavar=metavar, help=text)
+        parser.addini(ini_key(name), f"default of {option(name)}", default=None)
+
+
+def _settings(config: pytest.Config) -> Settings:
+    options = {
+        name: config.getoption(option(name).lstrip("-").replace("-", "_"))
+        for name in Settings.model_fields
+    }
+    ini = {}
+    for name in Settings.model_fields:
+        value = config.getini(ini_key(name))
+        if value not in (None, ""):
+            ini[name] = value
+    return Settings.load(options, ini)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the settings, refuse bad ones, make the session; register the fixtures after testinfra's own."""
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+    worker = getattr(config, "workerinput", None)
+    try:
+        settings = _settings(config)
+        run_dir = Path(worker[_WORKER_KEY]) if worker else new_run_dir(settings)
+        session = Session(settings, run_dir, worker["workerid"] if worker else "")
+    except DeepopsError as error:
+        raise pytest.UsageError(str(error)) from None
+    remember(config, session)
+    if not getattr(config.option, "hosts", None):
+        from deepops_fixtures import fixtures
+
+        # testinfra has a fixture 'host' of its own; of two plugins' fixtures the later registered counts.
+        config.pluginmanager.register(fixtures, "deepops-fixtures")
+    if not worker:
+        signals.install(lambda message, status: pytest.exit(message, returncode=status))
+        reporting.configure(config, session)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of xdist which run it belongs to."""
+    node.workerinput[_WORKER_KEY] = str(session_of(node.config).run_dir)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Give the signals back."""
+    if not hasattr(config, "workerinput"):
+        signals.restore()
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say what this run would work on, and with which accelerator and why."""
+    session = session_of(config)
+    settings = session.settings
+    lines = [f"deepops-fixtures {__version__}: {_subject(session)}"]
+    if not settings.inventory and not settings.attach:
+        try:
+            lines.append(f"accelerator: {choose_accelerator(settings)}")
+        except UsageProblem as error:
+            lines.append(f"accelerator: {error.message}")
+    return lines
+
+
+def _subject(session: Session) -> str:
+    settings = session.settings
+    if settings.inventory:
+        return f"existing hosts of {settings.inventory} (nothing is created or destroyed)"
+    if settings.attach:
+        return f"cluster instance '{settings.attach}' (left running)"
+    spec = session.rehearsal.spec
+    assert spec is not None
+    source = session.rehearsal.source()
+    what = f"deployed by {source.playbook.name} ({source.name})" if source else "nothing deployed"
+    return f"cluster '{spec.name}': {', '.join(spec.nodes)}; {what}; keep: {settings.keep}"
+
+
+# -- collection ---------------------------------------------------------------------------
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test marked ``nodes(...)`` once for each node of these groups."""
+    if "node" not in metafunc.fixturenames:
+        return
+    marker = metafunc.definition.get_closest_marker("nodes")
+    if marker is None:
+        return
+    try:
+        nodes = session_of(metafunc.config).rehearsal.planned_nodes()
+    except DeepopsError as error:
+        raise pytest.UsageError(str(error)) from None
+    names = [
+        node.name for node in nodes if not marker.args or set(marker.args) & set(node.groups)
+    ]
+    metafunc.parametrize("node", names, indirect=True, ids=names)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip destructive tests on hosts we did not make; run them after all others elsewhere."""
+    if not session_of(config).rehearsal.disposable:
+        skip = pytest.mark.skip(reason="destructive, and these hosts are not ours to break")
+        for item in items:
+            if item.get_closest_marker("destructive"):
+                item.add_marker(skip)
+    items.sort(key=lambda item: item.get_closest_marker("destructive") is not None)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse what cannot work before the first test, once it is known that a test needs the cluster."""
+    config = session.config
+    if config.option.collectonly or not any(map(needs_cluster, session.items)):
+        return
+    if _is_worker(config):
+        return
+    ours = session_of(config)
+    try:
+        ours.rehearsal.preflight()
+    except DeepopsError as error:
+        raise pytest.UsageError(str(error)) from None
+    _start_live(config, ours)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Under xdist the controller collects nothing, so it follows the run from here."""
+    config = session.config
+    if not _is_worker(config) and config.pluginmanager.has_plugin("dsession"):
+        _start_live(config, session_of(config))
+
+
+def _start_live(config: pytest.Config, ours: Session) -> None:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or config.option.verbose < 0:
+        return
+    stream = os.fdopen(os.dup(sys.__stdout__.fileno() if sys.__stdout__ else 1), "w")
+
+    def write(line: str) -> None:
+        with suppress(ValueError, OSError):
+            reporter.ensure_newline()
+            reporter.write_line(line)
+
+    live = Live(ours.rehearsal.journal.path, write, colour=colours_wanted(stream))
+    config.stash[_LIVE] = live
+    live.start()
+
+
+# -- tests --------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """On a broken cluster the test that met the failure errors; the rest skip with the reason."""
+    ours = session_of(item.config)
+    ours.commands.clear()
+    if needs_cluster(item):
+        reason = ours.rehearsal.failure_reason()
+        if reason:
+            pytest.skip(reason)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, Any, None]:
+    """Hang what a test did on the nodes on its report."""
+    outcome = yield
+    report: pytest.TestReport = outcome.get_result()
+    reporting.decorate(item, call, report, session_of(item.config))
+
+
+# -- the end ------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Tear down (the controller alone), audit, and let a leak fail the run."""
+    config = session.config
+    if _is_worker(config):
+        return
+    ours = session_of(config)
+    if ours.used:
+        _end_workers(config)
+        reporting.collect_bundle(config, session, ours)
+        _tear_down(session, ours, failed=bool(exitstatus))
+        failure = ours.rehearsal.failure()
+        if failure and failure.usage:
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
+    live = config.stash.get(_LIVE, None)
+    if live:
+        live.stop()
+    if ours.used:
+        reporting.finish(session, ours)
+
+
+def _end_workers(config: pytest.Config) -> None:
+    """End xdist's workers first: one that still brings the cluster up must not go on during teardown."""
+    dsession = config.pluginmanager.get_plugin("dsession")
+    manager = getattr(dsession, "nodemanager", None)
+    if manager is not None:
+        manager.teardown_nodes()
+
+
+def _tear_down(session: pytest.Session, ours: Session, *, failed: bool) -> None:
+    with signals.teardown():
+        try:
+            ours.kept = ours.rehearsal.down(failed=failed)
+        except (DeepopsError, KeyboardInterrupt) as error:
+            message = str(error) or "The teardown was interrupted."
+            if isinstance(error, KeyboardInterrupt) and ours.rehearsal.instance:
+                message += f"\nNext: deepops-virtual destroy {ours.rehearsal.instance}"
+            ours.problems.append(message)
+            if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say what was found, what is left and where the report is, in the last lines."""
+    ours = session_of(config)
+    if ours.used:
+        reporting.summarize(terminalreporter, ours)
+

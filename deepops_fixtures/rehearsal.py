@@ -1,0 +1,263 @@
+"""One rehearsal: bring a cluster up, deploy to it, take it down, each at most once, whoever asks first.
+
+The plugin and the command line both drive this class, and so do the workers of an xdist run: what one process did
+is in the run's folder, and the others wait under a file lock and read it. Not for checks or reports.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from filelock import FileLock
+from pydantic import BaseModel
+
+from deepops_fixtures.cluster import topology
+from deepops_fixtures.cluster.ledger import MARK, LedgerBook
+from deepops_fixtures.cluster.providers import Provider
+from deepops_fixtures.cluster.providers.inventory import InventoryProvider
+from deepops_fixtures.cluster.providers.vagrant import VagrantProvider
+from deepops_fixtures.cluster.running import NodeData, RunningCluster, with_parent_groups
+from deepops_fixtures.cluster.topology import ClusterSpec
+from deepops_fixtures.deploy import sources
+from deepops_fixtures.deploy.runner import Deployment
+from deepops_fixtures.deploy.sources import PlaybookSource
+from deepops_fixtures.errors import DeepopsError, StageFailed, UsageProblem
+from deepops_fixtures.journal import Journal
+from deepops_fixtures.settings import Settings
+
+Stage = Literal["up", "deployed"]
+_T = TypeVar("_T")
+
+
+class Outcome(BaseModel):
+    """How a stage ended; the file that other processes read."""
+
+    status: Literal["running", "ok", "failed"]
+    pid: int
+    message: str = ""
+    usage: bool = False
+
+
+class Rehearsal:
+    """The life of one cluster during one run. States: new, up, deployed, down; or broken, with the reason."""
+
+    def __init__(self, settings: Settings, run_dir: Path, *, kept: bool = False) -> None:
+        self.settings = settings
+        self.run_dir = run_dir
+        self.journal = Journal(run_dir / "events.jsonl")
+        self.book = LedgerBook(settings.state_dir)
+        self.spec: ClusterSpec | None = None
+        self.provider: Provider | None = None
+        self._plan(kept)
+
+    def _plan(self, kept: bool) -> None:
+        """Read what was asked for, so that what is wrong with it is known before anything starts."""
+        if self.settings.inventory:
+            self.provider = InventoryProvider(self.settings, self.journal, self.run_dir)
+        elif self.settings.attach:
+            self.spec = self.book.get(self.settings.attach).spec
+        else:
+            self.spec = topology.load(self.settings.cluster)
+            self.provider = VagrantProvider(
+                self.spec, self.settings, self.journal, self.run_dir, kept=kept
+            )
+        if self.spec:
+            self.source()
+
+    # -- what is known before anything is up ------------------------------------------------
+
+    @property
+    def attached(self) -> bool:
+        """Whether the cluster is somebody else's to destroy."""
+        return bool(self.settings.attach)
+
+    @property
+    def disposable(self) -> bool:
+        """Whether destructive checks may run."""
+        return self.provider.disposable if self.provider else True
+
+    def planned_nodes(self) -> list[NodeData]:
+        """Return names and groups of the nodes, for parametrisation. Raises UsageProblem."""
+        if isinstance(self.provider, InventoryProvider):
+            return self.provider.nodes()
+        assert self.spec is not None
+        return [
+            NodeData(name=name, groups=with_parent_groups(list(node.groups)))
+            for name, node in self.spec.nodes.items()
+        ]
+
+    def source(self) -> PlaybookSource | None:
+        """Return the playbook to deploy, or None when the hosts are checked as they are."""
+        if self.settings.inventory:
+            # Existing hosts are never changed: DeepOps was applied to them by somebody else.
+            return None
+        assert self.spec is not None
+        return sources.find(self.settings.source, self.spec.deployment)
+
+    def preflight(self) -> None:
+        """Refuse what cannot work, before anything is created. Raises UsageProblem."""
+        if self.provider and not self._outcome("up"):
+            self.provider.preflight()
+        elif self.attached:
+            self._attached_cluster()
+
+    # -- stages -----------------------------------------------------------------------------
+
+    def ensure_up(self) -> RunningCluster:
+        """Return the running cluster; the first caller of all processes brings it up.
+
+        Raises the provider's error to the first caller and StageFailed to every later one.
+        """
+        if self.attached:
+            running = self._attached_cluster()
+            self._keep_description(running)
+            return running
+        assert self.provider is not None
+        self._once("up", self._bring_up)
+        return RunningCluster.model_validate_json((self.run_dir / "cluster.json").read_text())
+
+    def ensure_deployed(self) -> RunningCluster:
+        """Return the running cluster with DeepOps applied; the first caller of all processes applies it."""
+        running = self.ensure_up()
+        source = self.source()
+        if source is None or (self.attached and self._ledger_state() == "deployed"):
+            return running
+        self._once("deployed", lambda: self._deploy(running, source))
+        return running
+
+    def deploy_again(self) -> None:
+        """Apply DeepOps whether or not it was applied before (the command line's ``deploy``)."""
+        source = self.source()
+        if source is None:
+            raise UsageProblem(
+                "There is nothing to deploy: the cluster's deployment or the source is 'none'.",
+                hint="choose a cluster with deployment 'slurm' and --source distro",
+            )
+        self._deploy(self.ensure_up(), source)
+
+    def _bring_up(self) -> None:
+        assert self.provider is not None
+        # Under xdist no process has refused anything yet.
+        self.provider.preflight()
+        self._keep_description(self.provider.up())
+
+    def _keep_description(self, running: RunningCluster) -> None:
+        (self.run_dir / "cluster.json").write_text(running.model_dump_json(indent=1))
+        if self.spec:
+            (self.run_dir / "spec.json").write_text(self.spec.model_dump_json(indent=1))
+
+    def _deploy(self, running: RunningCluster, source: PlaybookSource) -> None:
+        deployment = Deployment(
+            running, source, self.run_dir, self.journal, marks={MARK: running.name}
+        )
+        deployment.apply(self.settings.deploy_timeout)
+        if self.settings.idempotence:
+            deployment.assert_idempotent(self.settings.deploy_timeout)
+        self.book.update(running.name, state="deployed")
+
+    def _attached_cluster(self) -> RunningCluster:
+        ledger = self.book.get(self.settings.attach)
+        path = self.book.path(ledger.name) / "cluster.json"
+        if ledger.state not in ("up", "deployed") or not path.is_file():
+            raise UsageProblem(
+                f"Cluster instance '{ledger.name}' is not up (its state: {ledger.state}).",
+                hint=f"deepops-virtual destroy {ledger.name}; deepops-virtual up",
+            )
+        return RunningCluster.model_validate_json(path.read_text())
+
+    def _ledger_state(self) -> str:
+        return self.book.get(self.settings.attach).state
+
+    def _once(self, stage: Stage, work: Callable[[], None]) -> None:
+        """Do the work of a stage unless some process has; everyone else waits and reads the outcome."""
+        path = self._path(stage)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            outcome = self._outcome(stage)
+            if outcome and outcome.status == "ok":
+                return
+            if outcome:
+                raise StageFailed(self._told(stage, outcome))
+            me = os.getpid()
+            self._write(stage, Outcome(status="running", pid=me))
+            try:
+                work()
+            except BaseException as error:
+                message = error.message if isinstance(error, DeepopsError) else repr(error)
+                usage = isinstance(error, UsageProblem)
+                self._write(stage, Outcome(status="failed", pid=me, message=message, usage=usage))
+                raise
+            self._write(stage, Outcome(status="ok", pid=me))
+
+    @staticmethod
+    def _told(stage: Stage, outcome: Outcome) -> str:
+        names = {"up": "did not come up", "deployed": "could not be deployed"}
+        if outcome.status == "running":
+            return f"The process {outcome.pid} that worked on the cluster (stage '{stage}') died."
+        return f"The cluster {names[stage]}: {outcome.message}"
+
+    def _path(self, stage: Stage) -> Path:
+        return self.run_dir / "stages" / f"{stage}.json"
+
+    def _write(self, stage: Stage, outcome: Outcome) -> None:
+        self._path(stage).write_text(outcome.model_dump_json())
+
+    def _outcome(self, stage: Stage) -> Outcome | None:
+        with suppress(FileNotFoundError, ValueError):
+            return Outcome.model_validate_json(self._path(stage).read_text())
+        return None
+
+    def failure(self) -> Outcome | None:
+        """Return the outcome of the first stage that failed in any process, or None."""
+        stages: tuple[Stage, ...] = ("up", "deployed")
+        found = (self._outcome(stage) for stage in stages)
+        return next((outcome for outcome in found if outcome and outcome.status == "failed"), None)
+
+    def failure_reason(self) -> str:
+        """Return why the cluster is broken, in one sentence; '' when it is not."""
+        stages: tuple[Stage, ...] = ("up", "deployed")
+        for stage in stages:
+            outcome = self._outcome(stage)
+            if outcome and outcome.status == "failed":
+                return self._told(stage, outcome).splitlines()[0]
+        return ""
+
+    # -- down -------------------------------------------------------------------------------
+
+    @property
+    def instance(self) -> str:
+        """Name of the instance this run made ('' when it made none)."""
+        with suppress(FileNotFoundError):
+            return (self.run_dir / "instance").read_text().strip()
+        return ""
+
+    def down(self, *, failed: bool) -> str:
+        """Tear down unless the cluster is to be kept; return what was kept ('' when nothing was).
+
+        Raises LeakError when something of it is left on this host.
+        """
+        if self.provider is None:
+            return ""
+        keep = self.settings.keep == "always" or (self.settings.keep == "failed" and failed)
+        name = self.instance
+        if keep and name and self.book.read(name):
+            self.book.update(name, kept=True)
+            return name
+        self.provider.down()
+        return ""
+
+
+def new_run_dir(settings: Settings, label: str = "") -> Path:
+    """Return the path of this run's folder below the reports folder; nothing is made yet."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    name = label or (settings.inventory.stem if settings.inventory else Path(settings.cluster).stem)
+    base = settings.reports / f"{stamp}-{settings.attach or name}"
+    path, number = base, 2
+    while path.exists():
+        path, number = base.with_name(f"{base.name}-{number}"), number + 1
+    return path

@@ -1,0 +1,60 @@
+"""What the plugin knows during one pytest run, kept in the config's stash: no globals.
+
+Joins the rehearsal with what a test did on the nodes. Not for hooks: those are in ``plugin``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deepops_fixtures.cluster.running import Nodes, RunningCluster
+from deepops_fixtures.records import CommandRecord
+from deepops_fixtures.rehearsal import Rehearsal
+from deepops_fixtures.settings import Settings
+
+_KEY = pytest.StashKey["Session"]()
+#: Fixtures that need a running cluster; a test that uses none of them needs none.
+CLUSTER_FIXTURES = frozenset(
+    {"virtual_cluster", "deepops", "slurm", "kubernetes", "login_host", "mgmt_host", "gpu_hosts",
+     "node", "host"}
+)  # fmt: skip
+
+
+class Session:
+    """One pytest run: settings, the run's folder, the rehearsal, the commands of the current test."""
+
+    def __init__(self, settings: Settings, run_dir: Path, worker: str = "") -> None:
+        self.settings = settings
+        self.run_dir = run_dir
+        self.worker = worker
+        self.rehearsal = Rehearsal(settings, run_dir)
+        self.commands: list[CommandRecord] = []
+        #: Set by the controller when something outside the tests failed (teardown, interruption).
+        self.problems: list[str] = []
+        self.kept = ""
+
+    @property
+    def used(self) -> bool:
+        """Whether any process of this run asked for the cluster."""
+        return (self.run_dir / "stages").is_dir() or (self.run_dir / "cluster.json").exists()
+
+    def nodes(self, running: RunningCluster) -> Nodes:
+        """Return the nodes, their commands recorded for the test that runs them."""
+        return Nodes(running, record=self.commands.append)
+
+
+def session_of(config: pytest.Config) -> Session:
+    """Return the session of this run."""
+    return config.stash[_KEY]
+
+
+def remember(config: pytest.Config, session: Session) -> None:
+    """Keep the session for the rest of the run."""
+    config.stash[_KEY] = session
+
+
+def needs_cluster(item: pytest.Item) -> bool:
+    """Return whether a test asks for the cluster."""
+    return bool(CLUSTER_FIXTURES & set(getattr(item, "fixturenames", ())))

@@ -1,0 +1,152 @@
+"""Every setting once: its option, DEEPOPS_* variable, ini key, default and help text come from this table.
+
+``--deepops-NAME`` of pytest, ``DEEPOPS_NAME`` in the environment, ``deepops_NAME`` in pytest's ini file; the
+first that is given counts, in that order. Not for the description of a cluster: that is a data file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from deepops_fixtures.errors import UsageProblem
+
+_APP = "deepops-fixtures"
+Keep = Literal["never", "failed", "always"]
+Source = Literal["distro", "none"]
+AcceleratorChoice = Literal["auto", "kvm", "tcg"]
+
+
+class Settings(BaseSettings):
+    """What a user may set. Durations are seconds, paths are expanded and absolute."""
+
+    model_config = SettingsConfigDict(env_prefix="DEEPOPS_", extra="ignore", frozen=True)
+
+    cluster: str = Field(
+        "debian",
+        min_length=1,
+        description="cluster to rehearse on: a name (see 'deepops-virtual clusters') or a file's path",
+    )
+    inventory: Path | None = Field(
+        None,
+        description="Ansible inventory of existing hosts to check instead of virtual machines; "
+        "nothing is brought up or destroyed, destructive checks are skipped",
+    )
+    attach: str = Field(
+        "",
+        description="name of a cluster made by 'deepops-virtual up' to check; it is left running",
+    )
+    name: str = Field(
+        "",
+        pattern=r"^([a-z][a-z0-9-]{0,30}[a-z0-9])?$",
+        description="name of the new cluster instance; default: the cluster's name and a random part",
+    )
+    source: Source = Field(
+        "distro",
+        description="what is deployed: 'distro' (our playbooks, the distribution's own packages) "
+        "or 'none' (the hosts are checked as they are)",
+    )
+    idempotence: bool = Field(
+        False,
+        description="deploy twice and fail, naming the tasks, when the second run changes anything",
+    )
+    keep: Keep = Field(
+        "never", description="keep the virtual machines afterwards: never, failed or always"
+    )
+    accelerator: AcceleratorChoice = Field(
+        "auto", description="kvm, tcg (emulation), or auto: KVM when a guest really starts under it"
+    )
+    up_timeout: int = Field(
+        900, ge=30, description="seconds until every virtual machine has to answer"
+    )
+    boot_timeout: int = Field(
+        420, ge=10, description="seconds until one virtual machine has to answer over ssh"
+    )
+    deploy_timeout: int = Field(2400, ge=30, description="seconds one run of the playbooks may take")
+    down_timeout: int = Field(300, ge=30, description="seconds the teardown may take")
+    reports: Path = Field(
+        Path("reports"), description="folder of the reports, one folder a run beneath it"
+    )
+    cache_dir: Path = Field(
+        Path(platformdirs.user_cache_dir(_APP)), description="folder of built boxes"
+    )
+    state_dir: Path = Field(
+        Path(platformdirs.user_state_dir(_APP)), description="folder of the clusters' ledgers"
+    )
+
+    @field_validator("reports", "cache_dir", "state_dir", "inventory")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value and value.expanduser().absolute()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Options over the environment over the ini file."""
+        options = dict(getattr(init_settings, "init_kwargs", {}))
+        ini = options.pop("ini", {})
+        return (
+            InitSettingsSource(settings_cls, options),
+            env_settings,
+            InitSettingsSource(settings_cls, ini),
+        )
+
+    @classmethod
+    def load(
+        cls, options: Mapping[str, Any] | None = None, ini: Mapping[str, Any] | None = None
+    ) -> Settings:
+        """Return the settings from options (None = not given), environment and ini values.
+
+        Raises UsageProblem that names the setting in all three spellings.
+        """
+        given = {key: value for key, value in (options or {}).items() if value is not None}
+        try:
+            settings = cls(ini=dict(ini or {}), **given)
+        except ValidationError as error:
+            lines = []
+            for problem in error.errors():
+                name = str(problem["loc"][0])
+                value = problem.get("input")
+                lines.append(
+                    f"{option(name)} ({variable(name)}): '{value}' is refused: "
+                    f"{problem['msg'].removeprefix('Value error, ')}."
+                )
+            raise UsageProblem("\n".join(lines), hint="pytest --help, section 'deepops'") from None
+        chosen = [name for name in ("inventory", "attach") if getattr(settings, name)]
+        if len(chosen) == 2:
+            raise UsageProblem(
+                "--deepops-inventory and --deepops-attach exclude each other.",
+                hint="give one of them",
+            )
+        return settings
+
+
+def option(name: str) -> str:
+    """Return the command line option of a setting."""
+    return f"--deepops-{name.replace('_', '-')}"
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return f"DEEPOPS_{name.upper()}"
+
+
+def ini_key(name: str) -> str:
+    """Return the key of a setting in pytest's ini file."""
+    return f"deepops_{name}"
