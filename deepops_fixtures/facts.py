@@ -36,3 +36,21 @@ RSYSLOG_PORT: Final = 514
 LOCAL_USERS: Final = "/etc/localusers"  # slurm_allow_ssh_user, pam_listfile
 #: A user whom the allow-list does not name: what pam_slurm_adopt decides for everybody else.
 PLAIN_USER: Final = "testuser"
+
+#: systemd units that a node runs for each of its groups.
+UNITS: Final[dict[str, tuple[str, ...]]] = {
+    "slurm-cluster": ("munge.service", "chrony.service", "rsyslog.service", "ssh.service"),
+    "slurm-master": ("slurmctld.service", "slurmdbd.service", "mariadb.service"),
+    "slurm-nfs": ("nfs-server.service",),
+    "slurm-node": ("slurmd.service",),
+}
+#: TCP ports that a node listens on for each of its groups.
+PORTS: Final[dict[str, dict[str, int]]] = {
+    "slurm-master": {
+        "slurmctld": SLURMCTLD_PORT, "slurmdbd": SLURMDBD_PORT, "rsyslog": RSYSLOG_PORT,
+    },
+    "slurm-nfs": {"nfs-server": NFS_PORT},
+    "slurm-node": {"slurmd": SLURMD_PORT},
+}  # fmt: skip
+#: An MPI program that the distro stack puts on the shared file system.
+MPI_HELLO: Final = "/sw/deepops-fixtures/mpi_hello.py"

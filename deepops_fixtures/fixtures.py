@@ -83,3 +83,39 @@ def node(request: pytest.FixtureRequest, deepops: Nodes) -> Node:
 def host(node: Node) -> testinfra.host.Host:
     """The testinfra host of ``node``, as root."""
     return node.host
+
+
+@pytest.fixture(scope="session")
+def units(deepops: Nodes) -> checks.Units:
+    """The systemd units that each node's groups ask for."""
+    return checks.Units()
+
+
+@pytest.fixture(scope="session")
+def munge(deepops: Nodes) -> checks.Munge:
+    """munge credentials between the nodes."""
+    return checks.Munge(deepops)
+
+
+@pytest.fixture(scope="session")
+def clocks(deepops: Nodes) -> checks.Clocks:
+    """The nodes' clocks."""
+    return checks.Clocks(deepops)
+
+
+@pytest.fixture(scope="session")
+def nfs(deepops: Nodes) -> checks.Nfs:
+    """The shared file systems."""
+    return checks.Nfs(deepops)
+
+
+@pytest.fixture(scope="session")
+def rsyslog(deepops: Nodes) -> checks.Rsyslog:
+    """The way of a log line to the server."""
+    return checks.Rsyslog(deepops)
+
+
+@pytest.fixture(scope="session")
+def access(deepops: Nodes) -> checks.Access:
+    """Who may log in to a compute node."""
+    return checks.Access(deepops)

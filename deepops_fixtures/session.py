@@ -5,9 +5,11 @@ Joins the rehearsal with what a test did on the nodes. Not for hooks: those are 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from deepops_fixtures.cluster.running import Nodes, RunningCluster
 from deepops_fixtures.records import CommandRecord
@@ -18,7 +20,7 @@ _KEY = pytest.StashKey["Session"]()
 #: Fixtures that need a running cluster; a test that uses none of them needs none.
 CLUSTER_FIXTURES = frozenset(
     {"virtual_cluster", "deepops", "slurm", "kubernetes", "login_host", "mgmt_host", "gpu_hosts",
-     "node", "host"}
+     "node", "host", "units", "munge", "clocks", "nfs", "rsyslog", "access"}
 )  # fmt: skip
 
 
@@ -39,6 +41,14 @@ class Session:
     def used(self) -> bool:
         """Whether any process of this run asked for the cluster."""
         return (self.run_dir / "stages").is_dir() or (self.run_dir / "cluster.json").exists()
+
+    def once(self, name: str, work: Callable[[], int]) -> int:
+        """Return the number that ``work`` gave to the first process of this run that asked."""
+        path = self.run_dir / "stages" / name
+        with FileLock(path.with_suffix(".lock")):
+            if not path.exists():
+                path.write_text(str(work()))
+            return int(path.read_text())
 
     def nodes(self, running: RunningCluster) -> Nodes:
         """Return the nodes, their commands recorded for the test that runs them."""

@@ -25,13 +25,13 @@ _CLUSTER_SPACE = ipaddress.IPv4Network("10.86.0.0/16")
 _MANAGEMENT_SPACE = ipaddress.IPv4Network("10.87.0.0/16")
 _MIB = 1024**2
 _GIB = 1024**3
-#: MiB of RAM that one QEMU process needs beyond its guest's own memory.
-_QEMU_OVERHEAD = 96
+#: MiB of RAM that one QEMU process needs beyond its guest's own memory; TCG keeps translated code there.
+_QEMU_OVERHEAD = {"kvm": 96, "tcg": 1100}
 
 
-def check_capacity(spec: ClusterSpec) -> None:
+def check_capacity(spec: ClusterSpec, accelerator: str) -> None:
     """Refuse a cluster that this host has no memory or disk for. Raises UsageProblem."""
-    needed = (spec.memory + _QEMU_OVERHEAD * len(spec.nodes)) * _MIB
+    needed = (spec.memory + _QEMU_OVERHEAD[accelerator] * len(spec.nodes)) * _MIB
     available = psutil.virtual_memory().available
     if needed > available:
         raise UsageProblem(
@@ -112,10 +112,12 @@ def _networks(name: str) -> list[str]:
     return [f"deepops-{name}", f"deepops-{name}-mgmt"]
 
 
-def reserve(spec: ClusterSpec, wanted: str, book: LedgerBook, run_dir: Path, *, kept: bool) -> Ledger:
+def reserve(
+    spec: ClusterSpec, wanted: str, book: LedgerBook, run_dir: Path, *, accelerator: str, kept: bool
+) -> Ledger:  # fmt: skip
     """Choose names and subnets and write the ledger, under the lock that keeps two runs apart."""
     with book.locked():
-        check_capacity(spec)
+        check_capacity(spec, accelerator)
         name = choose_name(spec, wanted, book)
         subnets = choose_subnets(spec, book)
         domains = _domains(name, spec)

@@ -6,6 +6,7 @@ Not for bringing anything up or down.
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -118,6 +119,29 @@ class Node:
     def user_host(self) -> testinfra.host.Host:
         """The testinfra host of this node, as the user that logs in."""
         return self._connect(sudo=False)
+
+
+    def reconnect(self) -> None:
+        """Drop the shared ssh connection, which a reboot leaves hanging; the next command opens another."""
+        if self._ssh_config:
+            subprocess.run(
+                ["ssh", "-F", str(self._ssh_config), "-O", "exit", self.name],
+                check=False, capture_output=True, timeout=10,
+            )  # fmt: skip
+
+    def try_command(self, command: str, seconds: int = 20) -> str:
+        """Return a command's output, '' while the node does not answer (during a reboot)."""
+        if self._ssh_config is None:
+            return str(self.host.run(command).stdout).strip()
+        try:
+            done = subprocess.run(
+                ["ssh", "-F", str(self._ssh_config), "-o", "BatchMode=yes", self.name, command],
+                stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, text=True,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            self.reconnect()
+            return ""
+        return done.stdout.strip() if done.returncode == 0 else ""
 
 
 class Nodes:

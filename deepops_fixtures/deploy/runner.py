@@ -6,6 +6,7 @@ import contextlib
 import os
 import queue
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -116,11 +117,12 @@ class Deployment:
         private.mkdir(mode=0o700)
         ssh_args = f"-F {self.cluster.ssh_config}" if self.cluster.ssh_config else ""
         ours = {**_SETTINGS, **self.marks}
+        # Our own Ansible, also when the virtual environment was not activated.
+        ours["PATH"] = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
         if ssh_args:
             ours["ANSIBLE_SSH_ARGS"] = ssh_args
-        # ansible.cfg of whatever folder we stand in must not decide anything.
-        ours["ANSIBLE_CONFIG"] = os.devnull
-        ours["ANSIBLE_ROLES_PATH"] = str(self.source.playbook.parent / "roles")
+        # The ansible.cfg of whatever folder we stand in must not decide anything.
+        ours["ANSIBLE_CONFIG"] = str(self.source.playbook.parent / "ansible.cfg")
         runner = init_runner(
             private_data_dir=str(private), playbook=str(self.source.playbook),
             inventory=str(self.cluster.inventory), envvars=ours, extravars=self.source.extra_vars,

@@ -62,10 +62,9 @@ class VagrantProvider:
             if not shutil.which(tool):
                 raise UsageProblem(f"Command '{tool}' not found.", hint="./setup.sh")
         self._box()
-        instance.check_capacity(self.spec)
+        instance.check_capacity(self.spec, self.verdict().kind)
         instance.choose_name(self.spec, self.settings.name, self.book)
         instance.choose_subnets(self.spec, self.book)
-        self.verdict()
 
     def _box(self) -> Box | None:
         """Return our own box, or None for one that Vagrant already has. Raises UsageProblem for neither."""
@@ -95,8 +94,9 @@ class VagrantProvider:
             base_image.ensure(box, self.journal)
         verdict = self.verdict()
         self.ledger = instance.reserve(
-            self.spec, self.settings.name, self.book, self.run_dir, kept=self.kept
-        )
+            self.spec, self.settings.name, self.book, self.run_dir, accelerator=verdict.kind,
+            kept=self.kept,
+        )  # fmt: skip
         folder = self.book.path(self.ledger.name)
         (self.run_dir / "instance").write_text(self.ledger.name)
         instance.write_data(

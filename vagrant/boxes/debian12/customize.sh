@@ -51,12 +51,14 @@ WantedBy=multi-user.target
 UNIT
 systemctl enable ssh-host-keys.service
 
+# Everything after loglevel halves what an emulated guest spends on booting (33 s to 20 s measured): hardening that is
+# expensive without hardware, self-tests, and the system services' own system call filters. A test guest needs none.
 cat > /etc/default/grub <<'GRUB'
 GRUB_DEFAULT=0
 GRUB_TIMEOUT=0
 GRUB_RECORDFAIL_TIMEOUT=0
 GRUB_DISTRIBUTOR=Debian
-GRUB_CMDLINE_LINUX_DEFAULT="loglevel=5 systemd.show_status=true fsck.mode=skip mitigations=off"
+GRUB_CMDLINE_LINUX_DEFAULT="loglevel=5 systemd.show_status=true fsck.mode=skip mitigations=off SYSTEMD_SECCOMP=0 init_on_alloc=0 apparmor=0 audit=0 nokaslr randomize_kstack_offset=off cryptomgr.notests random.trust_cpu=on transparent_hugepage=always tsc=reliable nowatchdog rcupdate.rcu_expedited=1"
 GRUB_CMDLINE_LINUX="console=tty0 console=ttyS0,115200 net.ifnames=0 biosdevname=0"
 GRUB_TERMINAL="serial console"
 GRUB_SERIAL_COMMAND="serial --speed=115200"

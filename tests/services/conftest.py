@@ -1,0 +1,1 @@
+"""Checks of what every node runs: services, names, clocks, trust, shared folders, logs."""
