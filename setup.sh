@@ -12,7 +12,7 @@ readonly OS_RELEASE="${DEEPOPS_OS_RELEASE:-/etc/os-release}"
 
 readonly APT_PACKAGES=(
   qemu-system-x86 qemu-utils ovmf libvirt-daemon libvirt-daemon-system libvirt-clients dnsmasq-base iptables
-  vagrant vagrant-libvirt mmdebstrap fakeroot e2fsprogs fdisk grub-pc-bin tini
+  vagrant vagrant-libvirt mmdebstrap debian-archive-keyring fakeroot e2fsprogs fdisk grub-pc-bin tini
   openssh-client rsync gcc pkg-config libvirt-dev python3-dev python3-venv
 )
 readonly DNF_PACKAGES=(
@@ -211,11 +211,14 @@ join_groups() {
 
 run_command() {
   export VIRTUAL_ENV="$VENV" PATH="$VENV/bin:$PATH:/usr/sbin:/sbin"
-  if [[ $EUID -eq 0 ]] || id -nG | grep -qw libvirt || ! getent group libvirt >/dev/null; then
-    exec "$@"
-  fi
-  # The group is in the database, not in this login: take it for this one command.
-  exec sg libvirt -c "$(printf '%q ' exec env "PATH=$PATH" "$@")"
+  [[ $EUID -ne 0 ]] || exec "$@"
+  # A group may be in the database and not in this login yet: take it for this one command.
+  local group command=(env "PATH=$PATH" "$@")
+  for group in libvirt kvm; do
+    getent group "$group" >/dev/null || continue
+    id -nG | tr ' ' '\n' | grep -qx "$group" || command=(sg "$group" -c "$(printf '%q ' exec "${command[@]}")")
+  done
+  exec "${command[@]}"
 }
 
 # -- main -----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-"""deepops-fixtures: rehearse a DeepOps cluster on real virtual machines under pytest, and say what broke.
+"""deepops-fixtures: rehearse a DeepOps cluster on real virtual machines under pytest, and say what
+broke.
 
-The public surface is the pytest plugin (options and fixtures), the command ``deepops-virtual`` and the
-classes of ``deepops_fixtures.checks``. How the rooms of this package fit together is in
+The public surface is the pytest plugin (options and fixtures), the command ``deepops-virtual`` and
+the classes of ``deepops_fixtures.checks``. How the rooms of this package fit together is in
 ``docs/architecture.md``.
 """
 

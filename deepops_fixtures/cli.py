@@ -1,4 +1,5 @@
-"""``deepops-virtual``: the same rehearsal from a shell. One small function a command; the work is elsewhere."""
+"""``deepops-virtual``: the same rehearsal from a shell. One small function a command; the work is
+elsewhere."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ def setting(name: str, short: str | None = None) -> Callable[[_F], _F]:
     return click.option(*words, default=None, help=f"{field.description}{default}")
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="print JSON for a script to read")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="print JSON for a script to read"
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -58,8 +61,8 @@ def cli() -> None:
       deepops-virtual ssh NAME virtual-login
       deepops-virtual destroy NAME
 
-    Every setting may also be a DEEPOPS_* variable. Exit status: 0 done, 1 failed, 2 refused (nothing was
-    created), 128+n ended by signal n.
+    Every setting may also be a DEEPOPS_* variable. Exit status: 0 done, 1 failed, 2 refused
+    (nothing was created), 128+n ended by signal n.
     """
 
 
@@ -84,7 +87,11 @@ def _only(book: LedgerBook, name: str | None) -> Ledger:
         return book.get(name)
     ledgers = book.all()
     if len(ledgers) != 1:
-        what = "There is no cluster instance" if not ledgers else "There are several cluster instances"
+        what = (
+            "There is no cluster instance"
+            if not ledgers
+            else "There are several cluster instances"
+        )
         names = ", ".join(item.name for item in ledgers)
         raise UsageProblem(
             f"{what}{': ' + names if names else ''}.",
@@ -164,14 +171,19 @@ def _status_of(ledger: Ledger) -> dict[str, Any]:
     states = hypervisor.domain_states(ledger)
     addresses = hypervisor.addresses(ledger)
     return {
-        "name": ledger.name, "cluster": ledger.spec.name, "state": ledger.state, "kept": ledger.kept,
+        "name": ledger.name,
+        "cluster": ledger.spec.name,
+        "state": ledger.state,
+        "kept": ledger.kept,
         "owner": {"pid": ledger.owner.pid, "user": ledger.owner.user, "alive": ledger.owner.alive},
-        "age_seconds": round(age(ledger)), "run": str(ledger.run_dir), "subnets": ledger.subnets,
+        "age_seconds": round(age(ledger)),
+        "run": str(ledger.run_dir),
+        "subnets": ledger.subnets,
         "nodes": {
             node: {"state": state, "address": addresses.get(node, "")}
             for node, state in states.items()
         },
-    }  # fmt: skip
+    }
 
 
 @cli.command()
@@ -182,7 +194,9 @@ def status(as_json: bool) -> None:
     verdict = choose_accelerator(settings)
     instances = [_status_of(ledger) for ledger in _book(settings).all()]
     if as_json:
-        click.echo(json.dumps({"accelerator": verdict.model_dump(), "instances": instances}, indent=1))
+        click.echo(
+            json.dumps({"accelerator": verdict.model_dump(), "instances": instances}, indent=1)
+        )
         return
     click.echo(f"accelerator: {verdict}")
     if not instances:
@@ -233,9 +247,12 @@ def _destroy(settings: Settings, ledger: Ledger) -> None:
     journal.path.unlink(missing_ok=True)
     with _progress(journal.path):
         teardown.destroy(
-            ledger.name, _book(settings), journal, folder / f"{ledger.name}.log",
+            ledger.name,
+            _book(settings),
+            journal,
+            folder / f"{ledger.name}.log",
             Deadline.after(settings.down_timeout),
-        )  # fmt: skip
+        )
 
 
 @cli.command()
@@ -297,8 +314,14 @@ def box_list(as_json: bool) -> None:
     rows = []
     for name in boxes.available():
         made = Box(name, settings.cache_dir)
-        rows.append({"name": name, "version": made.version, "built": made.path.is_file(),
-                     "path": str(made.path)})  # fmt: skip
+        rows.append(
+            {
+                "name": name,
+                "version": made.version,
+                "built": made.path.is_file(),
+                "path": str(made.path),
+            }
+        )
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
@@ -309,7 +332,8 @@ def box_list(as_json: bool) -> None:
 @box.command("remove")
 @click.argument("name")
 def box_remove(name: str) -> None:
-    """Forget every cached build of a box, in the cache, in Vagrant's list and in libvirt's pool."""
+    """Forget every cached build of a box, in the cache, in Vagrant's list and in libvirt's
+    pool."""
     settings = Settings.load()
     made = Box(name, settings.cache_dir)
     base_image.remove(made)
@@ -328,9 +352,13 @@ def clusters(as_json: bool) -> None:
     table = Table("cluster", "nodes", "memory", "disk up to", "deployment", "description")
     for spec in specs:
         table.add_row(
-            spec.name, "\n".join(spec.nodes), humanize.naturalsize(spec.memory * 2**20, binary=True),
-            f"{spec.disk} GiB", spec.deployment, spec.description,
-        )  # fmt: skip
+            spec.name,
+            "\n".join(spec.nodes),
+            humanize.naturalsize(spec.memory * 2**20, binary=True),
+            f"{spec.disk} GiB",
+            spec.deployment,
+            spec.description,
+        )
     Console().print(table)
 
 

@@ -1,7 +1,8 @@
-"""What DeepOps deploys, in one table: groups, names, ports and paths that checks and playbooks agree on.
+"""What DeepOps deploys, in one table: groups, names, ports and paths that checks and playbooks
+agree on.
 
-These are DeepOps' defaults (config.example and the roles' defaults); a variable of a deployment may
-change them, and checks discover the value from the cluster where the cluster can tell.
+These are DeepOps' defaults (config.example and the roles' defaults); a variable of a deployment
+may change them, and checks discover the value from the cluster where the cluster can tell.
 """
 
 from __future__ import annotations
@@ -10,8 +11,16 @@ from typing import Final
 
 #: Groups of a DeepOps inventory (config.example/inventory).
 GROUPS: Final = (
-    "slurm-master", "slurm-node", "slurm-nfs", "slurm-metric", "slurm-login", "slurm-cluster",
-    "kube_control_plane", "etcd", "kube_node", "k8s_cluster",
+    "slurm-master",
+    "slurm-node",
+    "slurm-nfs",
+    "slurm-metric",
+    "slurm-login",
+    "slurm-cluster",
+    "kube_control_plane",
+    "etcd",
+    "kube_node",
+    "k8s_cluster",
 )
 
 #: Group of groups: children as in config.example/inventory.
@@ -47,10 +56,12 @@ UNITS: Final[dict[str, tuple[str, ...]]] = {
 #: TCP ports that a node listens on for each of its groups.
 PORTS: Final[dict[str, dict[str, int]]] = {
     "slurm-master": {
-        "slurmctld": SLURMCTLD_PORT, "slurmdbd": SLURMDBD_PORT, "rsyslog": RSYSLOG_PORT,
+        "slurmctld": SLURMCTLD_PORT,
+        "slurmdbd": SLURMDBD_PORT,
+        "rsyslog": RSYSLOG_PORT,
     },
     "slurm-nfs": {"nfs-server": NFS_PORT},
     "slurm-node": {"slurmd": SLURMD_PORT},
-}  # fmt: skip
+}
 #: An MPI program that the distro stack puts on the shared file system.
 MPI_HELLO: Final = "/sw/deepops-fixtures/mpi_hello.py"

@@ -1,19 +1,19 @@
 """The public fixtures. Each is a few lines: asking for one is what brings the cluster that far.
 
-``virtual_cluster`` is up, ``deepops`` is deployed; the rest stand on ``deepops``. The work is in ``rehearsal``,
-``cluster.running`` and ``checks``.
+``virtual_cluster`` is up, ``deepops`` is deployed; the rest stand on ``deepops``. The work is in
+``rehearsal``, ``cluster.running`` and ``checks``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 import testinfra.host
 
 from deepops_fixtures import checks
-from deepops_fixtures.cluster.running import Node, Nodes
-from deepops_fixtures.errors import StageFailed
+from deepops_fixtures.cluster.running import Node, Nodes, RunningCluster
+from deepops_fixtures.errors import DeepopsError, StageFailed
 from deepops_fixtures.session import Session, session_of
 
 
@@ -23,23 +23,28 @@ def deepops_session(pytestconfig: pytest.Config) -> Session:
     return session_of(pytestconfig)
 
 
-@pytest.fixture(scope="session")
-def virtual_cluster(deepops_session: Session) -> Iterator[Nodes]:
-    """The nodes of the running cluster, by name and by group; nothing is deployed on their account."""
+def _reach(stage: Callable[[], RunningCluster]) -> RunningCluster:
+    """Return what a stage gives. The first test that meets a failure errors with its message, the
+    rest skip with the reason."""
     try:
-        running = deepops_session.rehearsal.ensure_up()
+        return stage()
     except StageFailed as error:
-        pytest.skip(str(error))
-    yield deepops_session.nodes(running)
+        raise pytest.skip.Exception(str(error)) from None
+    except DeepopsError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
+
+
+@pytest.fixture(scope="session")
+def virtual_cluster(deepops_session: Session) -> Nodes:
+    """The nodes of the running cluster, by name and by group; nothing is deployed on their
+    account."""
+    return deepops_session.nodes(_reach(deepops_session.rehearsal.ensure_up))
 
 
 @pytest.fixture(scope="session")
 def deepops(virtual_cluster: Nodes, deepops_session: Session) -> Nodes:
     """The nodes of the running cluster, with DeepOps applied to them."""
-    try:
-        deepops_session.rehearsal.ensure_deployed()
-    except StageFailed as error:
-        pytest.skip(str(error))
+    _reach(deepops_session.rehearsal.ensure_deployed)
     return virtual_cluster
 
 
@@ -59,7 +64,8 @@ def login_host(deepops: Nodes) -> testinfra.host.Host:
 
 @pytest.fixture(scope="session")
 def mgmt_host(deepops: Nodes) -> testinfra.host.Host:
-    """The testinfra host of the management node: the first control plane node, else virtual-mgmt."""
+    """The testinfra host of the management node: the first control plane node, else
+    virtual-mgmt."""
     return deepops.management.host
 
 

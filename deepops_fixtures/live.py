@@ -1,7 +1,8 @@
-"""Live progress: follows the run's journal and prints one line an event, in pytest's output or on a terminal.
+"""Live progress: follows the run's journal and prints one line an event, in pytest's output or on
+a terminal.
 
-It reads the file that every process of an xdist run writes, so that work in a worker is seen too. Not for the
-report: that reads the same journal when all is over.
+It reads the file that every process of an xdist run writes, so that work in a worker is seen too.
+Not for the report: that reads the same journal when all is over.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ import click
 
 from deepops_fixtures.journal import Event
 
-_COLOURS = {"failed": "red", "unreachable": "red", "interrupted": "red", "changed": "yellow", "ok": "green"}
+_COLOURS = {
+    "failed": "red",
+    "unreachable": "red",
+    "interrupted": "red",
+    "changed": "yellow",
+    "ok": "green",
+}
 
 
 def colours_wanted(stream: TextIO) -> bool:
@@ -56,7 +63,8 @@ def line_of(event: Event, begin: float, colour: bool) -> str:
         outcome = " ".join(part for part in (word, took) if part)
     if colour:
         outcome = click.style(outcome, fg=_COLOURS.get(event.status))
-        return f"{click.style(clock, dim=True)} {click.style(event.phase.ljust(6), bold=True)} {subject}  {outcome}"
+        clock = click.style(clock, dim=True)
+        return f"{clock} {click.style(event.phase.ljust(6), bold=True)} {subject}  {outcome}"
     return f"{clock} {event.phase.ljust(6)} {subject}  {outcome}".rstrip()
 
 
@@ -98,6 +106,6 @@ class Live:
         self._offset += len(whole) + len(newline)
         for text in whole.decode(errors="replace").splitlines():
             event = Event.parse(text)
-            if event and event.phase != "checks":
+            if event and event.phase not in ("checks", "stage"):
                 self._begin = self._begin or event.time
                 self._write(line_of(event, self._begin, self._colour))

@@ -1,8 +1,8 @@
 """pytest hooks: options, markers, header, who runs what on a broken cluster, teardown, summary.
 
-The controller (or the only process) makes the run's folder, shows progress, tears down and writes the report;
-xdist workers are told the folder and only ever ask for stages. What a hook has to do beyond deciding *when* is in
-``session``, ``rehearsal`` and ``report``.
+The controller (or the only process) makes the run's folder, shows progress, tears down and writes
+the report; xdist workers are told the folder and only ever ask for stages. What a hook has to do
+beyond deciding *when* is in ``session``, ``rehearsal`` and ``report``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from deepops_fixtures.cluster.providers.vagrant import choose_accelerator
 from deepops_fixtures.errors import DeepopsError, UsageProblem
 from deepops_fixtures.live import Live, colours_wanted
 from deepops_fixtures.rehearsal import new_run_dir
-from deepops_fixtures.session import Session, needs_cluster, remember, session_of
+from deepops_fixtures.session import KEY, Session, needs_cluster, remember, session_of
 from deepops_fixtures.settings import Settings, ini_key, option, variable
 
 MARKERS = (
@@ -30,11 +30,14 @@ MARKERS = (
     "gpu: a statement about the cluster's GPUs",
     "services: a statement about the hosts' services (munge, NFS, chrony, rsyslog, ssh)",
     "destructive: reboots or breaks something; skipped on hosts that we did not make",
+    "late: looks at what goes on in the background meanwhile; runs after the others",
     "slow: takes more than half a minute",
     "faults: breaks the cluster on purpose to see the checks turn red",
     "nodes(*groups): run once for each node of these DeepOps groups, or for each node at all",
 )
 _LIVE = pytest.StashKey[Live]()
+#: Exit statuses with which pytest asks for a summary; after a signal it does not.
+_SUMMARIZED = frozenset(pytest.ExitCode) - {pytest.ExitCode.INTERNAL_ERROR}
 _WORKER_KEY = "deepops_run_dir"
 
 
@@ -70,7 +73,8 @@ def _settings(config: pytest.Config) -> Settings:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Read the settings, refuse bad ones, make the session; register the fixtures after testinfra's own."""
+    """Read the settings, refuse bad ones, make the session; register the fixtures after
+    testinfra's own."""
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     worker = getattr(config, "workerinput", None)
@@ -84,11 +88,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if not getattr(config.option, "hosts", None):
         from deepops_fixtures import fixtures
 
-        # testinfra has a fixture 'host' of its own; of two plugins' fixtures the later registered counts.
+        # testinfra has a fixture 'host' of its own; of two plugins' fixtures the later registered
+        # counts.
         config.pluginmanager.register(fixtures, "deepops-fixtures")
     if not worker:
         signals.install(lambda message, status: pytest.exit(message, returncode=status))
         reporting.configure(config, session)
+        config.pluginmanager.register(_Outcomes(session), "deepops-outcomes")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -98,9 +104,13 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Give the signals back."""
-    if not hasattr(config, "workerinput"):
-        signals.restore()
+    """Give the signals back, and leave no folder of a run that needed none."""
+    if _is_worker(config):
+        return
+    signals.restore()
+    ours = config.stash.get(KEY, None)
+    if ours and not ours.used:
+        reporting.discard(ours.run_dir)
 
 
 def _is_worker(config: pytest.Config) -> bool:
@@ -147,31 +157,45 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         nodes = session_of(metafunc.config).rehearsal.planned_nodes()
     except DeepopsError as error:
         raise pytest.UsageError(str(error)) from None
-    names = [
-        node.name for node in nodes if not marker.args or set(marker.args) & set(node.groups)
-    ]
-    metafunc.parametrize("node", names, indirect=True, ids=names)
+    names = [node.name for node in nodes if not marker.args or set(marker.args) & set(node.groups)]
+    if names:
+        metafunc.parametrize("node", names, indirect=True, ids=names)
+    else:
+        groups = " or ".join(marker.args) or "any group"
+        skip = pytest.mark.skip(reason=f"the cluster has no node in group {groups}")
+        nobody = pytest.param("", marks=skip, id="no-node")
+        metafunc.parametrize("node", [nobody], indirect=True)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip destructive tests on hosts we did not make; run them after all others elsewhere."""
+    """Skip destructive tests on hosts we did not make; run them after all others elsewhere, late
+    ones before."""
     if not session_of(config).rehearsal.disposable:
         skip = pytest.mark.skip(reason="destructive, and these hosts are not ours to break")
         for item in items:
             if item.get_closest_marker("destructive"):
                 item.add_marker(skip)
-    items.sort(key=lambda item: item.get_closest_marker("destructive") is not None)
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    if item.get_closest_marker("destructive"):
+        return 2
+    return 1 if item.get_closest_marker("late") else 0
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Refuse what cannot work before the first test, once it is known that a test needs the cluster."""
+    """Refuse what cannot work before the first test, once it is known that a test needs the
+    cluster."""
     config = session.config
-    if config.option.collectonly or not any(map(needs_cluster, session.items)):
+    if _is_worker(config) or config.option.collectonly:
         return
-    if _is_worker(config):
+    if not any(map(needs_cluster, session.items)):
+        reporting.without_cluster(config, session_of(config))
         return
     ours = session_of(config)
+    _say_abandoned(config, ours)
     try:
         ours.rehearsal.preflight()
     except DeepopsError as error:
@@ -193,13 +217,27 @@ def _start_live(config: pytest.Config, ours: Session) -> None:
     stream = os.fdopen(os.dup(sys.__stdout__.fileno() if sys.__stdout__ else 1), "w")
 
     def write(line: str) -> None:
+        # Past pytest's capture, under which a fixture works; what the reporter does at a line's
+        # begin has to be done here then.
         with suppress(ValueError, OSError):
-            reporter.ensure_newline()
-            reporter.write_line(line)
+            begun = "\n" if reporter.currentfspath else ""
+            reporter.currentfspath = None
+            stream.write(f"{begun}{line}\n")
+            stream.flush()
 
     live = Live(ours.rehearsal.journal.path, write, colour=colours_wanted(stream))
     config.stash[_LIVE] = live
     live.start()
+
+
+def _say_abandoned(config: pytest.Config, ours: Session) -> None:
+    """Name the instances of runs that were killed, and how to remove them."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    with suppress(DeepopsError):
+        names = ", ".join(item.name for item in ours.rehearsal.book.orphans())
+        if names and reporter:
+            text = f"A run that was killed left: {names}. Next: deepops-virtual clean"
+            reporter.write_line(text, yellow=True)
 
 
 # -- tests --------------------------------------------------------------------------------
@@ -226,6 +264,17 @@ def pytest_runtest_makereport(
     reporting.decorate(item, call, report, session_of(item.config))
 
 
+class _Outcomes:
+    """Hears every report where they come together (the controller); registered for one run."""
+
+    def __init__(self, ours: Session) -> None:
+        self._ours = ours
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep how the test ended."""
+        reporting.remember_outcome(self._ours, report)
+
+
 # -- the end ------------------------------------------------------------------------------
 
 
@@ -238,24 +287,58 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     ours = session_of(config)
     if ours.used:
         _end_workers(config)
-        reporting.collect_bundle(config, session, ours)
+        _collect(ours)
         _tear_down(session, ours, failed=bool(exitstatus))
         failure = ours.rehearsal.failure()
         if failure and failure.usage:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
+        reporting.make_sure_of_room(config, ours)
+        reporting.point_latest(ours)
+    elif not config.option.collectonly:
+        reporting.without_cluster(config, ours)
     live = config.stash.get(_LIVE, None)
     if live:
         live.stop()
+    if ours.used and session.exitstatus not in _SUMMARIZED:
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        if reporter:
+            reporter.ensure_newline()
+            reporting.summarize(reporter, config, ours)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_html_report_title(report: Any) -> None:
+    """Give the page our title."""
+    report.title = "DeepOps Virtual"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> None:
+    """Put verdict, cluster picture, timeline and provenance above the table."""
+    ours = session_of(session.config)
     if ours.used:
-        reporting.finish(session, ours)
+        prefix.append(reporting.summary_html(ours))
 
 
 def _end_workers(config: pytest.Config) -> None:
-    """End xdist's workers first: one that still brings the cluster up must not go on during teardown."""
+    """End xdist's workers first: one that still brings the cluster up must not go on during
+    teardown."""
     dsession = config.pluginmanager.get_plugin("dsession")
     manager = getattr(dsession, "nodemanager", None)
     if manager is not None:
         manager.teardown_nodes()
+
+
+def _collect(ours: Session) -> None:
+    """Collect what the report needs of the living nodes. Nothing that goes wrong here, a full disk
+    or an impatient user, may keep the teardown from happening."""
+    try:
+        reporting.learn_versions(ours)
+        reporting.collect_bundle(ours)
+    except KeyboardInterrupt:
+        ours.problems.append("The state of the nodes was not collected: interrupted.")
+    except Exception as error:
+        ours.problems.append(f"The state of the nodes could not be kept: {error}.")
 
 
 def _tear_down(session: pytest.Session, ours: Session, *, failed: bool) -> None:
@@ -274,6 +357,5 @@ def _tear_down(session: pytest.Session, ours: Session, *, failed: bool) -> None:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Say what was found, what is left and where the report is, in the last lines."""
     ours = session_of(config)
-    if ours.used:
-        reporting.summarize(terminalreporter, ours)
-
+    if ours.used and not config.option.collectonly:
+        reporting.summarize(terminalreporter, config, ours)

@@ -1,6 +1,7 @@
 """Running other programs: in their own process group, with a deadline, their output in a log file.
 
-Not for commands on the nodes of a cluster (testinfra does those) nor for playbooks (ansible-runner).
+Not for commands on the nodes of a cluster (testinfra does those) nor for playbooks
+(ansible-runner).
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from deepops_fixtures.errors import StepTimeout
 
 @dataclass(frozen=True)
 class Deadline:
-    """A moment by which something has to be done; passed down, so that nested steps share one budget."""
+    """A moment by which something has to be done; passed down, so that nested steps share one
+    budget."""
 
     at: float
     seconds: float
@@ -89,9 +91,9 @@ def run_logged(
     """Run ``command`` to its end and return its exit status.
 
     Its output is appended to ``log``. It leads a process group of its own, so that a Ctrl-C in the
-    terminal reaches only us, and so that nothing it started survives it: the group is ended when the
-    deadline passes (StepTimeout) and when anything interrupts the wait. ``on_start`` gets the group's
-    id before the wait begins, ``on_tick`` is called about four times a second.
+    terminal reaches only us, and so that nothing it started survives it: the group is ended when
+    the deadline passes (StepTimeout) and when anything interrupts the wait. ``on_start`` gets the
+    group's id before the wait begins, ``on_tick`` is called about four times a second.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as sink:

@@ -8,7 +8,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class CommandRecord:
-    """One command on one node. ``exit_status`` is -1 when there was no connection; ``seconds`` is its duration."""
+    """One command on one node. ``exit_status`` is -1 when there was no connection; ``seconds`` is
+    its duration."""
 
     node: str
     command: str
@@ -26,3 +27,23 @@ class CommandRecord:
     def from_dict(cls, data: dict[str, Any]) -> CommandRecord:
         """Return the record of such data."""
         return cls(**data)
+
+
+@dataclass(frozen=True)
+class CheckOutcome:
+    """How one test ended: 'passed', 'failed', 'error', 'skipped'; ``begin`` is seconds since the
+    epoch."""
+
+    nodeid: str
+    outcome: str
+    begin: float
+    seconds: float
+    node: str = ""
+    #: The first line of what it said: the cause.
+    message: str = ""
+    worker: str = ""
+
+    @property
+    def name(self) -> str:
+        """The test's own name, without its file."""
+        return self.nodeid.rsplit("::", 1)[-1]

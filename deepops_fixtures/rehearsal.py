@@ -1,7 +1,9 @@
-"""One rehearsal: bring a cluster up, deploy to it, take it down, each at most once, whoever asks first.
+"""One rehearsal: bring a cluster up, deploy to it, take it down, each at most once, whoever asks
+first.
 
-The plugin and the command line both drive this class, and so do the workers of an xdist run: what one process did
-is in the run's folder, and the others wait under a file lock and read it. Not for checks or reports.
+The plugin and the command line both drive this class, and so do the workers of an xdist run: what
+one process did is in the run's folder, and the others wait under a file lock and read it. Not for
+checks or reports.
 """
 
 from __future__ import annotations
@@ -44,19 +46,22 @@ class Outcome(BaseModel):
 
 
 class Rehearsal:
-    """The life of one cluster during one run. States: new, up, deployed, down; or broken, with the reason."""
+    """The life of one cluster during one run. States: new, up, deployed, down; or broken, with the
+    reason."""
 
     def __init__(self, settings: Settings, run_dir: Path, *, kept: bool = False) -> None:
         self.settings = settings
         self.run_dir = run_dir
         self.journal = Journal(run_dir / "events.jsonl")
         self.book = LedgerBook(settings.state_dir)
+        self._mine: dict[Stage, Outcome] = {}
         self.spec: ClusterSpec | None = None
         self.provider: Provider | None = None
         self._plan(kept)
 
     def _plan(self, kept: bool) -> None:
-        """Read what was asked for, so that what is wrong with it is known before anything starts."""
+        """Read what was asked for, so that what is wrong with it is known before anything
+        starts."""
         if self.settings.inventory:
             self.provider = InventoryProvider(self.settings, self.journal, self.run_dir)
         elif self.settings.attach:
@@ -122,7 +127,8 @@ class Rehearsal:
         return RunningCluster.model_validate_json((self.run_dir / "cluster.json").read_text())
 
     def ensure_deployed(self) -> RunningCluster:
-        """Return the running cluster with DeepOps applied; the first caller of all processes applies it."""
+        """Return the running cluster with DeepOps applied; the first caller of all processes
+        applies it."""
         running = self.ensure_up()
         source = self.source()
         if source is None or (self.attached and self._ledger_state() == "deployed"):
@@ -174,7 +180,17 @@ class Rehearsal:
         return self.book.get(self.settings.attach).state
 
     def _once(self, stage: Stage, work: Callable[[], None]) -> None:
-        """Do the work of a stage unless some process has; everyone else waits and reads the outcome."""
+        """Do the work of a stage unless some process has; everyone else waits and reads the
+        outcome."""
+        try:
+            self._once_locked(stage, work)
+        except OSError as error:
+            message = f"{error.strerror or error}: '{error.filename or self.run_dir}'."
+            outcome = Outcome(status="failed", pid=os.getpid(), message=message)
+            self._mine[stage] = outcome
+            raise DeepopsError(self._told(stage, outcome), hint=f"df -h {self.run_dir}") from error
+
+    def _once_locked(self, stage: Stage, work: Callable[[], None]) -> None:
         path = self._path(stage)
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
@@ -184,6 +200,7 @@ class Rehearsal:
             if outcome:
                 raise StageFailed(self._told(stage, outcome))
             me = os.getpid()
+            self.journal.note("stage", stage)
             self._write(stage, Outcome(status="running", pid=me))
             try:
                 work()
@@ -205,12 +222,14 @@ class Rehearsal:
         return self.run_dir / "stages" / f"{stage}.json"
 
     def _write(self, stage: Stage, outcome: Outcome) -> None:
+        self._mine[stage] = outcome
         self._path(stage).write_text(outcome.model_dump_json())
 
     def _outcome(self, stage: Stage) -> Outcome | None:
         with suppress(FileNotFoundError, ValueError):
             return Outcome.model_validate_json(self._path(stage).read_text())
-        return None
+        # Where the file could not be written, this process still knows.
+        return self._mine.get(stage)
 
     def failure(self) -> Outcome | None:
         """Return the outcome of the first stage that failed in any process, or None."""
@@ -255,7 +274,9 @@ class Rehearsal:
 def new_run_dir(settings: Settings, label: str = "") -> Path:
     """Return the path of this run's folder below the reports folder; nothing is made yet."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = label or (settings.inventory.stem if settings.inventory else Path(settings.cluster).stem)
+    name = label or (
+        settings.inventory.stem if settings.inventory else Path(settings.cluster).stem
+    )
     base = settings.reports / f"{stamp}-{settings.attach or name}"
     path, number = base, 2
     while path.exists():

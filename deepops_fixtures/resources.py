@@ -1,4 +1,5 @@
-"""Where the data files of the project lie: playbooks, Vagrantfiles, cluster files, box recipes, checks.
+"""Where the data files of the project lie: playbooks, Vagrantfiles, cluster files, box recipes,
+checks.
 
 In a checkout they are the top-level folders; in an installed wheel they are under ``_data``.
 """

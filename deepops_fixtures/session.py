@@ -12,20 +12,37 @@ import pytest
 from filelock import FileLock
 
 from deepops_fixtures.cluster.running import Nodes, RunningCluster
-from deepops_fixtures.records import CommandRecord
+from deepops_fixtures.records import CheckOutcome, CommandRecord
 from deepops_fixtures.rehearsal import Rehearsal
 from deepops_fixtures.settings import Settings
 
-_KEY = pytest.StashKey["Session"]()
+#: Where a run's session is in the stash of pytest's config.
+KEY = pytest.StashKey["Session"]()
 #: Fixtures that need a running cluster; a test that uses none of them needs none.
 CLUSTER_FIXTURES = frozenset(
-    {"virtual_cluster", "deepops", "slurm", "kubernetes", "login_host", "mgmt_host", "gpu_hosts",
-     "node", "host", "units", "munge", "clocks", "nfs", "rsyslog", "access"}
-)  # fmt: skip
+    {
+        "virtual_cluster",
+        "deepops",
+        "slurm",
+        "kubernetes",
+        "login_host",
+        "mgmt_host",
+        "gpu_hosts",
+        "node",
+        "host",
+        "units",
+        "munge",
+        "clocks",
+        "nfs",
+        "rsyslog",
+        "access",
+    }
+)
 
 
 class Session:
-    """One pytest run: settings, the run's folder, the rehearsal, the commands of the current test."""
+    """One pytest run: settings, the run's folder, the rehearsal, the commands of the current
+    test."""
 
     def __init__(self, settings: Settings, run_dir: Path, worker: str = "") -> None:
         self.settings = settings
@@ -36,6 +53,12 @@ class Session:
         #: Set by the controller when something outside the tests failed (teardown, interruption).
         self.problems: list[str] = []
         self.kept = ""
+        #: How the tests ended; known where the reports come together, not in xdist's workers.
+        self.outcomes: list[CheckOutcome] = []
+        #: What runs on the cluster: {'Slurm': '22.05.8', …}.
+        self.versions: dict[str, str] = {}
+        #: Whether the HTML report is ours, or the user named a file for it.
+        self.own_html = False
 
     @property
     def used(self) -> bool:
@@ -57,12 +80,12 @@ class Session:
 
 def session_of(config: pytest.Config) -> Session:
     """Return the session of this run."""
-    return config.stash[_KEY]
+    return config.stash[KEY]
 
 
 def remember(config: pytest.Config, session: Session) -> None:
     """Keep the session for the rest of the run."""
-    config.stash[_KEY] = session
+    config.stash[KEY] = session
 
 
 def needs_cluster(item: pytest.Item) -> bool:

@@ -1,7 +1,9 @@
-"""Every setting once: its option, DEEPOPS_* variable, ini key, default and help text come from this table.
+"""Every setting once: its option, DEEPOPS_* variable, ini key, default and help text come from
+this table.
 
-``--deepops-NAME`` of pytest, ``DEEPOPS_NAME`` in the environment, ``deepops_NAME`` in pytest's ini file; the
-first that is given counts, in that order. Not for the description of a cluster: that is a data file.
+``--deepops-NAME`` of pytest, ``DEEPOPS_NAME`` in the environment, ``deepops_NAME`` in pytest's ini
+file; the first that is given counts, in that order. Not for the description of a cluster: that is
+a data file.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class Settings(BaseSettings):
     cluster: str = Field(
         "debian",
         min_length=1,
-        description="cluster to rehearse on: a name (see 'deepops-virtual clusters') or a file's path",
+        description="cluster to rehearse on: a name (deepops-virtual clusters) or a file's path",
     )
     inventory: Path | None = Field(
         None,
@@ -49,7 +51,7 @@ class Settings(BaseSettings):
     name: str = Field(
         "",
         pattern=r"^([a-z][a-z0-9-]{0,30}[a-z0-9])?$",
-        description="name of the new cluster instance; default: the cluster's name and a random part",
+        description="name of the new cluster instance [default: the cluster's and a random part]",
     )
     source: Source = Field(
         "distro",
@@ -58,13 +60,14 @@ class Settings(BaseSettings):
     )
     idempotence: bool = Field(
         False,
-        description="deploy twice and fail, naming the tasks, when the second run changes anything",
+        description="deploy twice and fail, naming the tasks, when the second run changes any",
     )
     keep: Keep = Field(
         "never", description="keep the virtual machines afterwards: never, failed or always"
     )
     accelerator: AcceleratorChoice = Field(
-        "auto", description="kvm, tcg (emulation), or auto: KVM when a guest really starts under it"
+        "auto",
+        description="kvm, tcg (emulation), or auto: KVM when a guest really starts under it",
     )
     up_timeout: int = Field(
         900, ge=30, description="seconds until every virtual machine has to answer"
@@ -72,7 +75,9 @@ class Settings(BaseSettings):
     boot_timeout: int = Field(
         420, ge=10, description="seconds until one virtual machine has to answer over ssh"
     )
-    deploy_timeout: int = Field(2400, ge=30, description="seconds one run of the playbooks may take")
+    deploy_timeout: int = Field(
+        2400, ge=30, description="seconds one run of the playbooks may take"
+    )
     down_timeout: int = Field(300, ge=30, description="seconds the teardown may take")
     reports: Path = Field(
         Path("reports"), description="folder of the reports, one folder a run beneath it"
@@ -117,7 +122,7 @@ class Settings(BaseSettings):
         """
         given = {key: value for key, value in (options or {}).items() if value is not None}
         try:
-            settings = cls(ini=dict(ini or {}), **given)
+            settings = cls(**{"ini": dict(ini or {}), **given})
         except ValidationError as error:
             lines = []
             for problem in error.errors():

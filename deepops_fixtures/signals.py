@@ -1,7 +1,8 @@
-"""Ctrl-C, SIGTERM and SIGHUP: each ends the run in order, teardown included; a second Ctrl-C ends the teardown.
+"""Ctrl-C, SIGTERM and SIGHUP: each ends the run in order, teardown included; a second Ctrl-C ends
+the teardown.
 
-pytest turns SIGINT into KeyboardInterrupt and knows nothing of the other two: by default they end the process on
-the spot and leave the virtual machines behind.
+pytest turns SIGINT into KeyboardInterrupt and knows nothing of the other two: by default they end
+the process on the spot and leave the virtual machines behind.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class Ended(BaseException):
 
 
 def install(on_end: Callable[[str, int], object] | None = None) -> None:
-    """Turn SIGTERM and SIGHUP into an exception: the one ``on_end(message, status)`` raises, else Ended."""
+    """Turn SIGTERM and SIGHUP into an exception: the one ``on_end(message, status)`` raises, else
+    Ended."""
     global _owner, _ended
     _owner, _ended = os.getpid(), on_end
     for number in _HANDLED:
@@ -59,7 +61,8 @@ def restore() -> None:
 
 @contextmanager
 def teardown() -> Iterator[None]:
-    """While the teardown runs, SIGTERM and SIGHUP wait for it; Ctrl-C interrupts it, with a message."""
+    """While the teardown runs, SIGTERM and SIGHUP wait for it; Ctrl-C interrupts it, with a
+    message."""
     previous = {}
     for number in _HANDLED:
         try:

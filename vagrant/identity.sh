@@ -11,3 +11,7 @@ printf '[Match]\nName=eth1\n\n[Network]\nAddress=%s/%s\nLinkLocalAddressing=no\n
   > /etc/systemd/network/20-eth1.network
 networkctl reload
 printf '%s\n' "$1" > /home/vagrant/.ssh/authorized_keys
+# The checks work as root: over sudo each of their commands would take half a second more on an emulated guest.
+install -d -m 0700 /root/.ssh
+printf '%s\n' "$1" > /root/.ssh/authorized_keys
+chmod 0600 /root/.ssh/authorized_keys

@@ -11,6 +11,17 @@ from deepops_fixtures.checks.slurm_data import AccountingRecord, JobInfo, Partit
 from deepops_fixtures.checks.waiting import wait_until
 
 __all__ = [
-    "Access", "AccountingRecord", "Clocks", "JobInfo", "Munge", "Nfs", "Partition", "Rsyslog", "Slurm",
-    "SlurmNode", "Unit", "Units", "wait_until",
-]  # fmt: skip
+    "Access",
+    "AccountingRecord",
+    "Clocks",
+    "JobInfo",
+    "Munge",
+    "Nfs",
+    "Partition",
+    "Rsyslog",
+    "Slurm",
+    "SlurmNode",
+    "Unit",
+    "Units",
+    "wait_until",
+]

@@ -1,4 +1,5 @@
-"""The services that every DeepOps node carries: systemd units, munge, clocks, names, NFS, rsyslog, ssh access."""
+"""The services that every DeepOps node carries: systemd units, munge, clocks, names, NFS, rsyslog,
+ssh access."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from deepops_fixtures.cluster.running import Node, Nodes
 
 @dataclass(frozen=True)
 class Unit:
-    """A systemd unit's state: active ('active', 'inactive', 'failed'), enabled ('enabled', 'disabled', …)."""
+    """A systemd unit's state: active ('active', 'inactive', 'failed'), enabled ('enabled',
+    'disabled', …)."""
 
     name: str
     active: str
@@ -26,7 +28,12 @@ class Unit:
     @property
     def good(self) -> bool:
         """Whether it runs and comes back after a reboot."""
-        return self.active == "active" and self.enabled in ("enabled", "static", "alias", "generated")
+        return self.active == "active" and self.enabled in (
+            "enabled",
+            "static",
+            "alias",
+            "generated",
+        )
 
 
 class Units:
@@ -88,8 +95,34 @@ class Munge:
                 return str(line.split(":", 1)[1].strip())
         return str(done.stdout.strip() or f"exit status {done.rc}")
 
+    def refusals(self, nodes: list[Node]) -> dict[tuple[str, str], str]:
+        """Return what each (maker, reader) pair of nodes says where a credential is not
+        accepted."""
+        credentials = {node.name: self.encode(node) for node in nodes}
+        found = {}
+        for reader in nodes:
+            for maker, credential in credentials.items():
+                said = self.decode(reader, credential)
+                if not said.startswith("Success"):
+                    found[maker, reader.name] = said
+        return found
+
+    def blame(self, refusals: dict[tuple[str, str], str]) -> str:
+        """Return one sentence that names the node which agrees with no other, when there is
+        one."""
+        names = {name for pair in refusals for name in pair}
+        odd = [name for name in names if all(name in pair for pair in refusals)]
+        pairs = "; ".join(f"{a} -> {b}: {said}" for (a, b), said in sorted(refusals.items()))
+        who = (
+            f"{odd[0]} has another munge key than the rest"
+            if len(odd) == 1
+            else "munge keys differ"
+        )
+        return f"{who} ({pairs})"
+
     def key_digest(self, node: Node) -> str:
-        """Return a salted digest of a node's key: good for comparing, useless for anything else."""
+        """Return a salted digest of a node's key: good for comparing, useless for anything
+        else."""
         output = node.host.check_output("sha256sum /etc/munge/munge.key")
         return hashlib.sha256(f"deepops{output.split()[0]}".encode()).hexdigest()[:12]
 
@@ -101,11 +134,12 @@ class Clocks:
         self.nodes = nodes
 
     def offset(self, node: Node) -> tuple[float, float]:
-        """Return (seconds that a node is ahead of this host, half of the round trip as its uncertainty)."""
+        """Return (seconds that a node is ahead of this host, half of the round trip as its
+        uncertainty)."""
         best = (0.0, 1e9)
         for _ in range(3):
             before = time.time()
-            theirs = float(node.host.check_output("date +%%s.%%N"))
+            theirs = float(node.host.check_output("date +%s.%N"))
             after = time.time()
             if (after - before) / 2 < best[1]:
                 best = (theirs - (before + after) / 2, (after - before) / 2)
@@ -126,14 +160,38 @@ class Nfs:
 
     def exported(self) -> set[str]:
         """Return the paths that the server exports (exportfs(8))."""
-        return {line.split()[0] for line in self.nodes.nfs_server.host.check_output(
-            "exportfs -s").splitlines()}  # fmt: skip
+        return {
+            line.split()[0]
+            for line in self.nodes.nfs_server.host.check_output("exportfs -s").splitlines()
+        }
 
     def mounted(self, node: Node) -> dict[str, str]:
         """Return mount point → source of the NFS mounts of a node."""
         output = node.host.check_output("cat /proc/mounts")
         rows = [line.split() for line in output.splitlines()]
         return {row[1]: row[0] for row in rows if row[2].startswith("nfs")}
+
+    def unseen(self, writer: Node, folder: str) -> list[str]:
+        """Write a file on a node and return, for each other node that does not read it back, a
+        sentence."""
+        word = secrets.token_hex(8)
+        path = f"{folder}/.deepops-check-{word}"
+        written = writer.host.run("printf %%s %s > %s", word, path)
+        if written.rc != 0:
+            return [f"{writer.name} cannot write {path}: {written.stderr.strip()}"]
+        found = []
+        try:
+            for reader in self.nodes.group("slurm-cluster"):
+                # Listing the folder makes an NFS client ask the server instead of its cache.
+                read = reader.host.run(
+                    "timeout 30 ls -a %s >/dev/null; timeout 30 cat -- %s", folder, path
+                )
+                if read.stdout != word:
+                    said = read.stderr.strip() or repr(read.stdout)
+                    found.append(f"{reader.name} does not see what {writer.name} wrote: {said}")
+        finally:
+            writer.host.run("rm -f -- %s", path)
+        return found
 
 
 class Rsyslog:
@@ -151,14 +209,17 @@ class Rsyslog:
         folder = f"{facts.RSYSLOG_ROOT}/{node.name}"
         return wait_until(
             f"the log line '{word}' of '{node.name}' arrives in {self.server.name}:{folder}",
-            lambda: self.server.host.run(f"grep -rlF {word} {folder} 2>/dev/null").stdout.strip(),
+            lambda: str(self.server.host.run(f"grep -rlF {word} {folder}").stdout).strip(),
             bool,
             seconds,
             evidence=lambda: self._evidence(node),
         )
 
     def _evidence(self, node: Node) -> str:
-        command = "echo \"rsyslog is $(systemctl is-active rsyslog)\"; journalctl --no-pager -n 6 -o cat -u rsyslog"
+        command = (
+            'echo "rsyslog is $(systemctl is-active rsyslog)"; '
+            "journalctl --no-pager -n 6 -o cat -u rsyslog"
+        )
         return "\n".join(
             f"--- {where.name} ---\n{where.host.run(command).stdout.rstrip()}"
             for where in (node, self.server)
@@ -175,7 +236,11 @@ class Access:
         """Return whether a user gets in from the login node, and what ssh said."""
         command = (
             "timeout 45 sudo -n -u %s ssh -o BatchMode=yes -o StrictHostKeyChecking=no "
-            "-o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o ConnectTimeout=30 %s hostname"
+            "-o UserKnownHostsFile=/dev/null -o LogLevel=INFO -o ConnectTimeout=30 %s hostname"
+            # 255 would be taken for the end of our own connection.
+            " || exit 1"
         )
         done = self.nodes.login.host.run(command, user, node.name)
-        return done.rc == 0 and done.stdout.strip() == node.name, (done.stderr or done.stdout).strip()
+        return done.rc == 0 and done.stdout.strip() == node.name, (
+            done.stderr or done.stdout
+        ).strip()

@@ -1,7 +1,8 @@
-"""The cluster's Slurm: nodes, partitions, jobs and accounting as objects, and the verbs a tester uses.
+"""The cluster's Slurm: nodes, partitions, jobs and accounting as objects, and the verbs a tester
+uses.
 
-Jobs are run as the user that logs in, from the login node, as a user of the cluster would. A verb that fails says
-what Slurm said, and carries the job, the nodes and the daemons' logs as evidence.
+Jobs are run as the user that logs in, from the login node, as a user of the cluster would. A verb
+that fails says what Slurm said, and carries the job, the nodes and the daemons' logs as evidence.
 """
 
 from __future__ import annotations
@@ -73,17 +74,24 @@ class Slurm:
 
     def accounting(self, job_id: int) -> list[AccountingRecord]:
         """Return the job and its steps from the accounting database ([] when it knows none)."""
-        command = f"timeout 30 sacct --parsable2 --noheader --format={AccountingRecord.FORMAT} -j {job_id}"
+        columns = AccountingRecord.FORMAT
+        command = f"timeout 30 sacct --parsable2 --noheader --format={columns} -j {job_id}"
         output = self.controller.host.check_output(command)
         return [AccountingRecord.parse(line) for line in output.splitlines()]
 
     # -- what a user does -------------------------------------------------------------------
 
     def run(
-        self, command: str, *, nodes: int = 1, tasks: int | None = None, options: str = "",
+        self,
+        command: str,
+        *,
+        nodes: int = 1,
+        tasks: int | None = None,
+        options: str = "",
         seconds: int = PATIENCE,
-    ) -> str:  # fmt: skip
-        """Run a command under ``srun`` and return its output; a failure carries what Slurm and the nodes say."""
+    ) -> str:
+        """Run a command under ``srun`` and return its output; a failure carries what Slurm and the
+        nodes say."""
         __tracebackhide__ = True
         done = self.srun(command, nodes=nodes, tasks=tasks, options=options, seconds=seconds)
         if done.rc != 0:
@@ -94,13 +102,19 @@ class Slurm:
         return str(done.stdout).strip()
 
     def srun(
-        self, command: str, *, nodes: int = 1, tasks: int | None = None, options: str = "",
+        self,
+        command: str,
+        *,
+        nodes: int = 1,
+        tasks: int | None = None,
+        options: str = "",
         seconds: int = PATIENCE,
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         """Run a command under ``srun`` and return testinfra's result, whatever its status."""
         line = (
-            f"timeout {seconds} srun --immediate={seconds} --nodes={nodes} --ntasks={tasks or nodes} "
-            f"--job-name=deepops-check {options} sh -c %s"
+            f"timeout {seconds} srun --immediate={seconds} "
+            f"--nodes={nodes} --ntasks={tasks or nodes} --job-name=deepops-check "
+            f"{options} sh -c %s"
         )
         return self.login.user_host.run(line, command)
 
@@ -111,7 +125,8 @@ class Slurm:
         done = self.login.user_host.run(line, script)
         if done.rc != 0:
             raise CheckFailed(
-                f"sbatch refused the job ({options} '{script}'): {done.stderr.strip()}\n{self.evidence()}"
+                f"sbatch refused the job ({options} '{script}'): {done.stderr.strip()}\n"
+                + self.evidence()
             )
         return int(done.stdout.strip().split(";")[0])
 
@@ -155,7 +170,8 @@ class Slurm:
         return f"--- {node.name}:{path} ---\n{text}"
 
     def evidence(self, job_id: int | None = None) -> str:
-        """Return what one would look at next: the nodes with reasons, the job, its output, the daemons' logs."""
+        """Return what one would look at next: the nodes with reasons, the job, its output, the
+        daemons' logs."""
         host = self.controller.host
         parts = [host.run("timeout 20 sinfo -N -o '%N %T %E' 2>&1").stdout.rstrip()]
         if job_id is not None:
@@ -166,16 +182,19 @@ class Slurm:
                 text = self.login.user_host.run("tail -n 20 -- %s 2>&1", path).stdout.rstrip()
                 parts.append(f"--- job's output {path} ---\n{text}")
         parts.append(self.log(self.controller))
-        parts += [self.log(node) for node in self.cluster.slurm_nodes if node is not self.controller]
+        parts += [
+            self.log(node) for node in self.cluster.slurm_nodes if node is not self.controller
+        ]
         return "\n".join(parts)
 
     # -- the basis of every job -------------------------------------------------------------
 
     def obstacles(self, node: Node) -> list[str]:
-        """Return why no job can be expected to run on a compute node, from the node's own services up.
+        """Return why no job can be expected to run on a compute node, from the node's own services
+        up.
 
-        Each of these has a check of its own that is red then. The checks that run jobs skip with these
-        reasons, so that one cause shows as one failure and not as thirty timeouts.
+        Each of these has a check of its own that is red then. The checks that run jobs skip with
+        these reasons, so that one cause shows as one failure and not as thirty timeouts.
         """
         credential = self.controller.host.run("timeout 10 munge -n").stdout.strip()
         mounts = " ".join(facts.NFS_EXPORTS) if node is not self.cluster.nfs_server else ""
@@ -189,7 +208,8 @@ class Slurm:
         return [f"{node.name}: {line}" for line in found]
 
     def all_obstacles(self) -> list[str]:
-        """Return the obstacles of every compute node, and the nodes that slurmctld gives no jobs."""
+        """Return the obstacles of every compute node, and the nodes that slurmctld gives no
+        jobs."""
         found = [text for node in self.cluster.slurm_nodes for text in self.obstacles(node)]
         if found:
             return found

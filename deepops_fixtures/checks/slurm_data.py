@@ -1,7 +1,9 @@
-"""What Slurm's commands print, as typed objects. Pure functions from text to objects; nothing is run here.
+"""What Slurm's commands print, as typed objects. Pure functions from text to objects; nothing is
+run here.
 
-``scontrol -o show`` and ``sacct --parsable2`` are read rather than ``--json``: their fields have kept their names
-and meaning from 20.11 to 24.11, while the JSON changed its shape with each data parser.
+``scontrol -o show`` and ``sacct --parsable2`` are read rather than ``--json``: their fields have
+kept their names and meaning from 20.11 to 24.11, while the JSON changed its shape with each data
+parser.
 """
 
 from __future__ import annotations
@@ -11,13 +13,37 @@ from dataclasses import dataclass, field
 
 _FIELD = re.compile(r"(?:^|\s)([A-Z][A-Za-z_/:]*)=")
 _BAD_STATES = frozenset(
-    {"DOWN", "DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING", "ERROR", "UNKNOWN", "NOT_RESPONDING",
-     "INVALID_REG", "FUTURE", "POWERED_DOWN", "REBOOT", "MAINT"}
-)  # fmt: skip
+    {
+        "DOWN",
+        "DRAIN",
+        "DRAINED",
+        "DRAINING",
+        "FAIL",
+        "FAILING",
+        "ERROR",
+        "UNKNOWN",
+        "NOT_RESPONDING",
+        "INVALID_REG",
+        "FUTURE",
+        "POWERED_DOWN",
+        "REBOOT",
+        "MAINT",
+    }
+)
 ENDED = frozenset(
-    {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED",
-     "BOOT_FAIL", "DEADLINE", "REVOKED"}
-)  # fmt: skip
+    {
+        "COMPLETED",
+        "FAILED",
+        "CANCELLED",
+        "TIMEOUT",
+        "OUT_OF_MEMORY",
+        "NODE_FAIL",
+        "PREEMPTED",
+        "BOOT_FAIL",
+        "DEADLINE",
+        "REVOKED",
+    }
+)
 
 
 def fields(line: str) -> dict[str, str]:
@@ -27,7 +53,7 @@ def fields(line: str) -> dict[str, str]:
     'bad disk [root@2026-01-01]'
     """
     marks = list(_FIELD.finditer(line))
-    pairs = {}
+    pairs: dict[str, str] = {}
     for mark, following in zip(marks, [*marks[1:], None], strict=True):
         end = following.start() if following else len(line)
         pairs.setdefault(mark[1], line[mark.end() : end].strip())
@@ -66,11 +92,15 @@ class SlurmNode:
         if "*" in text:
             words.add("NOT_RESPONDING")
         return cls(
-            name=pairs.get("NodeName", ""), states=frozenset(words), cpus=int(pairs.get("CPUTot", 0)),
-            cpus_allocated=int(pairs.get("CPUAlloc", 0)), real_memory=int(pairs.get("RealMemory", 0)),
-            reason=pairs.get("Reason", ""), address=pairs.get("NodeAddr", ""),
+            name=pairs.get("NodeName", ""),
+            states=frozenset(words),
+            cpus=int(pairs.get("CPUTot", 0)),
+            cpus_allocated=int(pairs.get("CPUAlloc", 0)),
+            real_memory=int(pairs.get("RealMemory", 0)),
+            reason=pairs.get("Reason", ""),
+            address=pairs.get("NodeAddr", ""),
             gres=pairs.get("Gres", "").replace("(null)", ""),
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)
@@ -88,10 +118,12 @@ class Partition:
         """Return the partition of one line of ``scontrol -o show partition``."""
         pairs = fields(line)
         return cls(
-            name=pairs.get("PartitionName", ""), state=pairs.get("State", ""),
-            default=pairs.get("Default", "") == "YES", nodes=pairs.get("Nodes", ""),
+            name=pairs.get("PartitionName", ""),
+            state=pairs.get("State", ""),
+            default=pairs.get("Default", "") == "YES",
+            nodes=pairs.get("Nodes", ""),
             total_nodes=int(pairs.get("TotalNodes", 0)),
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)
@@ -118,11 +150,15 @@ class JobInfo:
         pairs = fields(line)
         code, _, signal = pairs.get("ExitCode", "0:0").partition(":")
         return cls(
-            id=int(pairs.get("JobId", 0)), state=pairs.get("JobState", ""),
-            reason=pairs.get("Reason", ""), exit_code=int(code), signal=int(signal or 0),
-            nodes=pairs.get("NodeList", "").replace("(null)", ""), stdout=pairs.get("StdOut", ""),
+            id=int(pairs.get("JobId", 0)),
+            state=pairs.get("JobState", ""),
+            reason=pairs.get("Reason", ""),
+            exit_code=int(code),
+            signal=int(signal or 0),
+            nodes=pairs.get("NodeList", "").replace("(null)", ""),
+            stdout=pairs.get("StdOut", ""),
             raw=pairs,
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)
@@ -146,6 +182,12 @@ class AccountingRecord:
         job, name, user, account, state, exit_code, nodes = line.split("|")[:7]
         code, _, signal = exit_code.partition(":")
         return cls(
-            id=job, name=name, user=user, account=account, state=state.split(" ", 1)[0],
-            exit_code=int(code or 0), signal=int(signal or 0), nodes=nodes,
-        )  # fmt: skip
+            id=job,
+            name=name,
+            user=user,
+            account=account,
+            state=state.split(" ", 1)[0],
+            exit_code=int(code or 0),
+            signal=int(signal or 0),
+            nodes=nodes,
+        )

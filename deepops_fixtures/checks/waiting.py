@@ -1,4 +1,5 @@
-"""The one waiter of the checks: a deadline, a named condition, and what was last seen when it passed."""
+"""The one waiter of the checks: a deadline, a named condition, and what was last seen when it
+passed."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ def wait_until(
 ) -> _T:
     """Look again and again until ``good``; return what was seen then.
 
-    Raises CheckFailed naming the condition, what was last seen, and ``evidence`` gathered at that moment.
+    Raises CheckFailed naming the condition, what was last seen, and ``evidence`` gathered at that
+    moment.
     """
     __tracebackhide__ = True
     deadline = Deadline.after(seconds)

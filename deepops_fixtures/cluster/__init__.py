@@ -1,0 +1,1 @@
+"""Nodes and their life: topology, ledger, ssh, boxes, providers, teardown."""

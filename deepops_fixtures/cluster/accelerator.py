@@ -1,7 +1,9 @@
-"""Whether virtual machines can use KVM here: by starting one, since a /dev/kvm that opens proves nothing.
+"""Whether virtual machines can use KVM here: by starting one, since a /dev/kvm that opens proves
+nothing.
 
-Under some hosts' nested virtualization the device opens, answers its version and then kills or stalls every
-guest ("emulation failure"). Sources: kvm-api of the kernel documentation; field reports.
+Under some hosts' nested virtualization the device opens, answers its version and then kills or
+stalls every guest ("emulation failure"). Sources: kvm-api of the kernel documentation; field
+reports.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from pydantic import BaseModel
 from deepops_fixtures.errors import UsageProblem
 
 DEVICE = Path("/dev/kvm")
-#: Seconds a guest kernel may take to reach its panic under KVM; under real KVM it takes one or two.
+#: Seconds a guest kernel may take to reach its panic under KVM; under real KVM it takes one or
+#: two.
 PATIENCE = 12.0
 
 
@@ -42,7 +45,8 @@ class Probe:
     cache: Path
     device: Path = DEVICE
     qemu: str = "qemu-system-x86_64"
-    #: Kernels to try a guest with, first readable one counts; the firmware alone is tried without any.
+    #: Kernels to try a guest with, first readable one counts; the firmware alone is tried without
+    #: any.
     kernels: tuple[Path, ...] = ()
     patience: float = PATIENCE
 
@@ -62,7 +66,8 @@ class Probe:
         return verdict
 
     def _remembered(self) -> Verdict:
-        """Try once per boot of this host, and remember; two processes never try at the same time."""
+        """Try once per boot of this host, and remember; two processes never try at the same
+        time."""
         key = f"{_boot_id()}-{_permissions(self.device)}"
         path = self.cache / "accelerator.json"
         self.cache.mkdir(parents=True, exist_ok=True)
@@ -77,7 +82,9 @@ class Probe:
 
     def _try(self) -> Verdict:
         if platform.machine() != "x86_64":
-            return Verdict(kind="tcg", reason=f"this host is {platform.machine()}, guests are x86_64")
+            return Verdict(
+                kind="tcg", reason=f"this host is {platform.machine()}, guests are x86_64"
+            )
         if not self.device.exists():
             return Verdict(kind="tcg", reason=f"{self.device} does not exist")
         if not os.access(self.device, os.R_OK | os.W_OK):
@@ -92,11 +99,26 @@ class Probe:
     def _start_guest(self, kernel: Path | None, folder: Path) -> Verdict:
         output = folder / "guest.log"
         command = [
-            self.qemu, "-accel", "kvm", "-machine", "q35", "-cpu", "host", "-m", "256", "-display", "none",
-            "-nodefaults", "-no-reboot", "-serial", f"file:{output}",
-            "-chardev", f"file,id=debug,path={folder / 'firmware.log'}",
-            "-device", "isa-debugcon,iobase=0x402,chardev=debug",
-        ]  # fmt: skip
+            self.qemu,
+            "-accel",
+            "kvm",
+            "-machine",
+            "q35",
+            "-cpu",
+            "host",
+            "-m",
+            "256",
+            "-display",
+            "none",
+            "-nodefaults",
+            "-no-reboot",
+            "-serial",
+            f"file:{output}",
+            "-chardev",
+            f"file,id=debug,path={folder / 'firmware.log'}",
+            "-device",
+            "isa-debugcon,iobase=0x402,chardev=debug",
+        ]
         what = "firmware"
         if kernel:
             what = f"kernel {kernel.name}"
@@ -106,7 +128,10 @@ class Probe:
         begin = time.monotonic()
         try:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
             )
         except OSError as error:
             return Verdict(kind="tcg", reason=f"{self.qemu} cannot be started: {error.strerror}")

@@ -1,7 +1,9 @@
-"""The box's disk image in libvirt's pool: one read-only base that every node's disk is a thin copy of.
+"""The box's disk image in libvirt's pool: one read-only base that every node's disk is a thin copy
+of.
 
-vagrant-libvirt would upload it while the machines are being created; two clusters that start together then race,
-and an interrupted upload is taken for a good image. Here it is uploaded once, under a lock.
+vagrant-libvirt would upload it while the machines are being created; two clusters that start
+together then race, and an interrupted upload is taken for a good image. Here it is uploaded once,
+under a lock.
 """
 
 from __future__ import annotations
@@ -64,8 +66,10 @@ def _upload(connection: Any, pool: Any, name: str, image: Path) -> None:
     try:
         described = subprocess.run(
             ["qemu-img", "info", "--output=json", str(image)],
-            check=True, capture_output=True, timeout=60,
-        )  # fmt: skip
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
         capacity = json.loads(described.stdout)["virtual-size"]
         volume = pool.createXML(_VOLUME.format(name=escape(name), capacity=capacity))
         stream = connection.newStream()
@@ -83,7 +87,8 @@ def _upload(connection: Any, pool: Any, name: str, image: Path) -> None:
 
 
 def _pool(connection: Any, name: str) -> Any:
-    """Return the pool, active; the default one is defined when libvirt has none yet, as virt-manager does."""
+    """Return the pool, active; the default one is defined when libvirt has none yet, as
+    virt-manager does."""
     try:
         pool = connection.storagePoolLookupByName(name)
     except libvirt.libvirtError:

@@ -1,8 +1,8 @@
 """Vagrant boxes that the project builds itself, from a distribution's packages alone.
 
-A recipe is a folder under ``vagrant/boxes``. What it builds is cached under the user's cache folder by a
-hash of the recipe; the box appears there by one rename, so that an interrupted build leaves nothing that
-could be taken for a box. Not for public boxes: Vagrant fetches those itself.
+A recipe is a folder under ``vagrant/boxes``. What it builds is cached under the user's cache
+folder by a hash of the recipe; the box appears there by one rename, so that an interrupted build
+leaves nothing that could be taken for a box. Not for public boxes: Vagrant fetches those itself.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-import vagrant
 import yaml
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+import vagrant
 from deepops_fixtures import resources
 from deepops_fixtures.errors import BoxError, UsageProblem
 from deepops_fixtures.journal import Journal
@@ -54,14 +54,17 @@ class Box:
         folder = resources.vagrant() / "boxes" / name
         if not (folder / "box.yml").is_file():
             known = ", ".join(available()) or "none"
-            raise UsageProblem(f"There is no recipe for a box named '{name}'.",
-                               hint=f"choose one of: {known}")
+            raise UsageProblem(
+                f"There is no recipe for a box named '{name}'.", hint=f"choose one of: {known}"
+            )
         self.name = name
         self.folder = folder
         try:
             self.recipe = BoxRecipe(**yaml.safe_load((folder / "box.yml").read_text()))
         except (ValidationError, TypeError, yaml.YAMLError) as error:
-            raise UsageProblem(f"File '{folder / 'box.yml'}' is not a box recipe: {error}") from None
+            raise UsageProblem(
+                f"File '{folder / 'box.yml'}' is not a box recipe: {error}"
+            ) from None
         mirror = os.environ.get("DEEPOPS_DEBIAN_MIRROR")
         if mirror:
             self.recipe = self.recipe.model_copy(update={"mirror": mirror})
@@ -97,7 +100,8 @@ class Box:
 
     @property
     def volume(self) -> str:
-        """Name of the base image that vagrant-libvirt uploads to the pool and shares between clusters."""
+        """Name of the base image that vagrant-libvirt uploads to the pool and shares between
+        clusters."""
         name = self.vagrant_name.replace("/", "-VAGRANTSLASH-")
         return f"{name}_vagrant_box_image_{self.version}_box.img"
 
@@ -109,10 +113,11 @@ class Box:
         )
 
     def ensure(self, journal: Journal, *, wait: float = 1800, build: bool = True) -> bool:
-        """Build the box unless it is cached, register it with Vagrant; return whether it was built.
+        """Build the box unless it is cached, register it with Vagrant; return whether it was
+        built.
 
-        Two processes never build one box twice: the second waits up to ``wait`` seconds for the first.
-        Raises BoxError when the build fails or ``build`` is false and nothing is cached.
+        Two processes never build one box twice: the second waits up to ``wait`` seconds for the
+        first. Raises BoxError when the build fails or ``build`` is false and nothing is cached.
         """
         self.cache.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.cache / f"{self.name}.lock")
@@ -131,8 +136,10 @@ class Box:
             built = False
             if not self.path.is_file():
                 if not build:
-                    raise BoxError(f"Box '{self.name}' is not built.",
-                                   hint=f"deepops-virtual box build {self.name}")
+                    raise BoxError(
+                        f"Box '{self.name}' is not built.",
+                        hint=f"deepops-virtual box build {self.name}",
+                    )
                 BoxBuilder(self, journal).build()
                 built = True
             if not self.registered():
@@ -144,20 +151,31 @@ class Box:
     def _register(self, journal: Journal) -> None:
         catalog = self.cache / f"{self.name}.json"
         provider = {"name": "libvirt", "url": f"file://{self.path}"}
-        catalog.write_text(json.dumps({
-            "name": self.vagrant_name,
-            "description": f"Debian {self.recipe.suite}, built from packages",
-            "versions": [{"version": self.version, "providers": [provider]}],
-        }))
+        catalog.write_text(
+            json.dumps(
+                {
+                    "name": self.vagrant_name,
+                    "description": f"Debian {self.recipe.suite}, built from packages",
+                    "versions": [{"version": self.version, "providers": [provider]}],
+                }
+            )
+        )
         log = self.cache / f"{self.name}-add.log"
-        with journal.step("box", f"registering box '{self.vagrant_name}' with Vagrant", detail=str(log)):
+        with journal.step(
+            "box", f"registering box '{self.vagrant_name}' with Vagrant", detail=str(log)
+        ):
             status = run_logged(
                 ["vagrant", "box", "add", "--force", "--provider", "libvirt", catalog],
-                log=log, deadline=Deadline.after(600), what="'vagrant box add'",
+                log=log,
+                deadline=Deadline.after(600),
+                what="'vagrant box add'",
             )
         if status != 0:
-            raise BoxError(f"Vagrant did not accept box '{self.path}'.", detail=tail(log),
-                           hint=f"deepops-virtual box remove {self.name}, then try again")
+            raise BoxError(
+                f"Vagrant did not accept box '{self.path}'.",
+                detail=tail(log),
+                hint=f"deepops-virtual box remove {self.name}, then try again",
+            )
 
     def remove(self) -> None:
         """Forget every cached build of this box, in the cache and in Vagrant's list."""
@@ -168,9 +186,20 @@ class Box:
             for known in vagrant.Vagrant(quiet_stdout=False).box_list():
                 if known.name == self.vagrant_name:
                     subprocess.run(
-                        ["vagrant", "box", "remove", "--force", "--box-version", known.version,
-                         "--provider", "libvirt", known.name],
-                        check=False, capture_output=True, timeout=120,
+                        [
+                            "vagrant",
+                            "box",
+                            "remove",
+                            "--force",
+                            "--box-version",
+                            known.version,
+                            "--provider",
+                            "libvirt",
+                            known.name,
+                        ],
+                        check=False,
+                        capture_output=True,
+                        timeout=120,
                     )
 
 
@@ -184,7 +213,8 @@ class BoxBuilder:
         self.log = box.cache / f"{box.name}-build.log"
 
     def build(self) -> None:
-        """Build in a working folder and move the finished box into place; the folder goes in any case.
+        """Build in a working folder and move the finished box into place; the folder goes in any
+        case.
 
         Called under the box's lock, so a working folder that is already there is a dead build's.
         """
@@ -205,11 +235,20 @@ class BoxBuilder:
             shutil.rmtree(self.work, ignore_errors=True)
 
     def _run(self, command: list[str | Path], what: str, seconds: float) -> None:
-        status = run_logged(command, log=self.log, deadline=Deadline.after(seconds), what=what,
-                            cwd=self.work, env={"SOURCE_DATE_EPOCH": "1700000000"})
+        status = run_logged(
+            command,
+            log=self.log,
+            deadline=Deadline.after(seconds),
+            what=what,
+            cwd=self.work,
+            env={"SOURCE_DATE_EPOCH": "1700000000"},
+        )
         if status != 0:
-            raise BoxError(f"Building box '{self.box.name}' failed: {what} ended with status {status}.",
-                           detail=tail(self.log), hint=f"read {self.log}; ./setup.sh --check")
+            raise BoxError(
+                f"Building box '{self.box.name}' failed: {what} ended with status {status}.",
+                detail=tail(self.log),
+                hint=f"read {self.log}; ./setup.sh --check",
+            )
 
     def _bootstrap(self) -> None:
         recipe, folder = self.box.recipe, self.box.folder
@@ -228,14 +267,23 @@ class BoxBuilder:
         if keyring.exists():
             options.append(f"--keyring={keyring}")
         self._run(
-            ["mmdebstrap", "--variant=minbase", f"--include={','.join(recipe.packages)}",
-             "--aptopt=Acquire::Retries \"3\"", "--dpkgopt=force-unsafe-io", *options,
-             f"--customize-hook=copy-in {self.work / 'customize.sh'} /",
-             f"--customize-hook=copy-in {folder / 'finish.sh'} /",
-             '--customize-hook=chroot "$1" sh /customize.sh',
-             '--customize-hook=rm -f "$1/customize.sh"',
-             recipe.suite, self.work / "root.tar", *sources],
-            "mmdebstrap", 1200,
+            [
+                "mmdebstrap",
+                "--variant=minbase",
+                f"--include={','.join(recipe.packages)}",
+                '--aptopt=Acquire::Retries "3"',
+                "--dpkgopt=force-unsafe-io",
+                *options,
+                f"--customize-hook=copy-in {self.work / 'customize.sh'} /",
+                f"--customize-hook=copy-in {folder / 'finish.sh'} /",
+                '--customize-hook=chroot "$1" sh /customize.sh',
+                '--customize-hook=rm -f "$1/customize.sh"',
+                recipe.suite,
+                self.work / "root.tar",
+                *sources,
+            ],
+            "mmdebstrap",
+            1200,
         )
 
     def _make_disk(self) -> None:
@@ -252,35 +300,62 @@ class BoxBuilder:
             f" -E offset={_FIRST_SECTOR * _SECTOR},nodiscard,lazy_itable_init=1 disk.img {blocks};"
             "rm -rf root"
         )
-        # The files belong to the guest's users. Root writes that as it is, anyone else under fakeroot.
+        # The files belong to the guest's users. Root writes that as it is, anyone else under
+        # fakeroot.
         wrapper = [] if os.geteuid() == 0 else ["fakeroot", "--"]
         path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-        self._run([*wrapper, "env", f"PATH={path}", "sh", "-c", script], "making the disk image", 600)
+        self._run(
+            [*wrapper, "env", f"PATH={path}", "sh", "-c", script], "making the disk image", 600
+        )
 
     def _finish(self) -> None:
         serial = self.work / "serial.log"
         self._run(
-            ["qemu-system-x86_64", "-machine", "q35,accel=tcg", "-cpu", "max", "-m", "512", "-nographic",
-             "-no-reboot", "-nic", "none", "-monitor", "none", "-serial", f"file:{serial}",
-             "-drive", "file=disk.img,format=raw,if=virtio,cache=unsafe,discard=unmap",
-             "-kernel", "vmlinuz", "-initrd", "initrd",
-             "-append", "root=/dev/vda1 rw console=ttyS0 net.ifnames=0 panic=-1 quiet init=/finish.sh"],
-            "the new system's first start", 300,
+            [
+                "qemu-system-x86_64",
+                "-machine",
+                "q35,accel=tcg",
+                "-cpu",
+                "max",
+                "-m",
+                "512",
+                "-nographic",
+                "-no-reboot",
+                "-nic",
+                "none",
+                "-monitor",
+                "none",
+                "-serial",
+                f"file:{serial}",
+                "-drive",
+                "file=disk.img,format=raw,if=virtio,cache=unsafe,discard=unmap",
+                "-kernel",
+                "vmlinuz",
+                "-initrd",
+                "initrd",
+                "-append",
+                "root=/dev/vda1 rw console=ttyS0 net.ifnames=0 panic=-1 quiet init=/finish.sh",
+            ],
+            "the new system's first start",
+            300,
         )
         text = serial.read_text(errors="replace") if serial.exists() else ""
         with self.log.open("a") as log:
             log.write(text)
         if "BOX FINISHED" not in text:
             raise BoxError(
-                f"Building box '{self.box.name}' failed: the new system did not install its boot loader.",
-                detail="\n".join(text.splitlines()[-25:]), hint=f"read {self.log}",
+                f"Building box '{self.box.name}' failed: "
+                "the new system did not install its boot loader.",
+                detail="\n".join(text.splitlines()[-25:]),
+                hint=f"read {self.log}",
             )
 
     def _pack(self) -> None:
         recipe = self.box.recipe
         self._run(["qemu-img", "convert", "-O", "qcow2", "disk.img", "box.img"], "qemu-img", 600)
-        (self.work / "metadata.json").write_text(json.dumps(
-            {"provider": "libvirt", "format": "qcow2", "virtual_size": recipe.disk_gib}))
+        (self.work / "metadata.json").write_text(
+            json.dumps({"provider": "libvirt", "format": "qcow2", "virtual_size": recipe.disk_gib})
+        )
         (self.work / "Vagrantfile").write_text('Vagrant.configure("2") { |config| }\n')
         partial = self.work / "box.tar"
         with tarfile.open(partial, "w") as archive:

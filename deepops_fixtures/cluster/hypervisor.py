@@ -9,13 +9,12 @@ import ipaddress
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import libvirt
 import psutil
 
-from deepops_fixtures.cluster.ledger import MARK, Ledger
+from deepops_fixtures.cluster.ledger import MARK, Ledger, Snapshot
 from deepops_fixtures.errors import UsageProblem
 
 URI = "qemu:///system"
@@ -41,26 +40,6 @@ def connect() -> Iterator[libvirt.virConnect]:
             connection.close()
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """What is on this host at one moment: names of domains, networks, volumes, lease files, processes."""
-
-    domains: frozenset[str] = frozenset()
-    networks: frozenset[str] = frozenset()
-    volumes: frozenset[str] = frozenset()
-    leases: frozenset[str] = frozenset()
-    #: 'pid command' of processes that belong to an instance.
-    processes: frozenset[str] = field(default=frozenset())
-
-    def minus(self, earlier: Snapshot) -> dict[str, list[str]]:
-        """Return what is here and was not in ``earlier``, by kind; kinds without any are left out."""
-        found = {
-            kind: sorted(getattr(self, kind) - getattr(earlier, kind))
-            for kind in ("domains", "networks", "volumes", "leases", "processes")
-        }
-        return {kind: names for kind, names in found.items() if names}
-
-
 def take_snapshot() -> Snapshot:
     """Return what is on this host now."""
     with connect() as connection:
@@ -72,7 +51,13 @@ def take_snapshot() -> Snapshot:
             if pool.isActive()
             for name in volume_names(pool)
         )
-    return Snapshot(domains, networks, volumes, _lease_files(), _processes())
+    return Snapshot(
+        domains=domains,
+        networks=networks,
+        volumes=volumes,
+        leases=_lease_files(),
+        processes=_processes(),
+    )
 
 
 def volume_names(pool: libvirt.virStoragePool) -> list[str]:
@@ -104,7 +89,8 @@ def _processes() -> frozenset[str]:
 
 
 def instance_of(process: psutil.Process, command: str) -> str:
-    """Return the instance a process works for ('' when none): our mark, or libvirt's own helpers."""
+    """Return the instance a process works for ('' when none): our mark, or libvirt's own
+    helpers."""
     if "guest=deepops-" in command:
         return command.split("guest=deepops-", 1)[1].split("_", 1)[0]
     if "dnsmasq/deepops-" in command:
@@ -116,7 +102,8 @@ def instance_of(process: psutil.Process, command: str) -> str:
 
 
 def marked_processes(name: str) -> list[psutil.Process]:
-    """Return the living processes that the harness started for this instance, ourselves excluded."""
+    """Return the living processes that the harness started for this instance, ourselves
+    excluded."""
     ours = {psutil.Process().pid, *(parent.pid for parent in psutil.Process().parents())}
     found = []
     for process in psutil.process_iter(["pid", "status"]):
@@ -149,7 +136,9 @@ def subnets_in_use() -> list[ipaddress.IPv4Network]:
             for ip in ElementTree.fromstring(network.XMLDesc(0)).iter("ip"):
                 mask = ip.get("netmask") or ip.get("prefix") or "24"
                 with suppress(ValueError):
-                    found.append(ipaddress.IPv4Network(f"{ip.get('address')}/{mask}", strict=False))
+                    found.append(
+                        ipaddress.IPv4Network(f"{ip.get('address')}/{mask}", strict=False)
+                    )
     for addresses in psutil.net_if_addrs().values():
         for address in addresses:
             with suppress(ValueError):
@@ -173,7 +162,8 @@ def _routes() -> list[ipaddress.IPv4Network]:
 
 
 def pool_space(pool_name: str = POOL) -> tuple[Path | None, int]:
-    """Return the pool's folder and its free bytes; starts or defines the default pool when needed."""
+    """Return the pool's folder and its free bytes; starts or defines the default pool when
+    needed."""
     with connect() as connection:
         try:
             pool = connection.storagePoolLookupByName(pool_name)
@@ -200,8 +190,16 @@ def addresses(ledger: Ledger) -> dict[str, str]:
 
 
 def domain_states(ledger: Ledger) -> dict[str, str]:
-    """Return 'running', 'shut off', … of each of the instance's domains; 'absent' where there is none."""
-    names = {1: "running", 2: "blocked", 3: "paused", 4: "shutting down", 5: "shut off", 6: "crashed"}
+    """Return 'running', 'shut off', … of each of the instance's domains; 'absent' where there is
+    none."""
+    names = {
+        1: "running",
+        2: "blocked",
+        3: "paused",
+        4: "shutting down",
+        5: "shut off",
+        6: "crashed",
+    }
     states = {}
     with connect() as connection:
         for node, domain_name in zip(ledger.spec.nodes, ledger.domains, strict=True):
@@ -214,7 +212,8 @@ def domain_states(ledger: Ledger) -> dict[str, str]:
 
 
 def remove(ledger: Ledger) -> list[str]:
-    """Remove the domains, networks and volumes the ledger names; return what could not be removed."""
+    """Remove the domains, networks and volumes the ledger names; return what could not be
+    removed."""
     left: list[str] = []
     with connect() as connection:
         for name in ledger.domains:

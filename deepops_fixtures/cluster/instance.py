@@ -1,4 +1,5 @@
-"""One instance of a cluster on this host: its names, its free subnets, its folder, and whether the host can carry it.
+"""One instance of a cluster on this host: its names, its free subnets, its folder, and whether the
+host can carry it.
 
 Everything here happens before anything is created: what is refused is refused now.
 """
@@ -25,7 +26,8 @@ _CLUSTER_SPACE = ipaddress.IPv4Network("10.86.0.0/16")
 _MANAGEMENT_SPACE = ipaddress.IPv4Network("10.87.0.0/16")
 _MIB = 1024**2
 _GIB = 1024**3
-#: MiB of RAM that one QEMU process needs beyond its guest's own memory; TCG keeps translated code there.
+#: MiB of RAM that one QEMU process needs beyond its guest's own memory; TCG keeps translated code
+#: there.
 _QEMU_OVERHEAD = {"kvm": 96, "tcg": 1100}
 
 
@@ -35,7 +37,8 @@ def check_capacity(spec: ClusterSpec, accelerator: str) -> None:
     available = psutil.virtual_memory().available
     if needed > available:
         raise UsageProblem(
-            f"Cluster '{spec.name}' needs {_size(needed)} of memory; {_size(available)} are available.",
+            f"Cluster '{spec.name}' needs {_size(needed)} of memory; "
+            f"{_size(available)} are available.",
             hint="lower 'memory' of its nodes, or stop other clusters: deepops-virtual status",
         )
     pool, free = hypervisor.pool_space()
@@ -43,7 +46,8 @@ def check_capacity(spec: ClusterSpec, accelerator: str) -> None:
     if wanted > free:
         where = pool or Path("/var/lib/libvirt/images")
         raise UsageProblem(
-            f"Cluster '{spec.name}' may grow to {_size(wanted)} on disk; {_size(free)} are free in {where}.",
+            f"Cluster '{spec.name}' may grow to {_size(wanted)} on disk; "
+            f"{_size(free)} are free in {where}.",
             hint="lower 'disk' of its nodes, or free space: deepops-virtual clean",
         )
 
@@ -53,7 +57,8 @@ def _size(count: int) -> str:
 
 
 def choose_name(spec: ClusterSpec, wanted: str, book: LedgerBook) -> str:
-    """Return the instance's name: the one asked for, refused when taken, or one that nobody has."""
+    """Return the instance's name: the one asked for, refused when taken, or one that nobody
+    has."""
     taken = {item.name for item in book.all()}
     with hypervisor.connect() as connection:
         domains = {domain.name() for domain in connection.listAllDomains()}
@@ -79,7 +84,8 @@ def choose_name(spec: ClusterSpec, wanted: str, book: LedgerBook) -> str:
 
 
 def choose_subnets(spec: ClusterSpec, book: LedgerBook) -> tuple[str, str]:
-    """Return the cluster's and the management subnet, both free on this host. Raises UsageProblem."""
+    """Return the cluster's and the management subnet, both free on this host. Raises
+    UsageProblem."""
     used = hypervisor.subnets_in_use()
     used += [ipaddress.IPv4Network(subnet) for item in book.all() for subnet in item.subnets]
     if spec.subnet != "auto":
@@ -113,8 +119,14 @@ def _networks(name: str) -> list[str]:
 
 
 def reserve(
-    spec: ClusterSpec, wanted: str, book: LedgerBook, run_dir: Path, *, accelerator: str, kept: bool
-) -> Ledger:  # fmt: skip
+    spec: ClusterSpec,
+    wanted: str,
+    book: LedgerBook,
+    run_dir: Path,
+    *,
+    accelerator: str,
+    kept: bool,
+) -> Ledger:
     """Choose names and subnets and write the ledger, under the lock that keeps two runs apart."""
     with book.locked():
         check_capacity(spec, accelerator)
@@ -122,11 +134,21 @@ def reserve(
         subnets = choose_subnets(spec, book)
         domains = _domains(name, spec)
         ledger = Ledger(
-            name=name, owner=Owner.me(), created=time.time(), spec=spec, run_dir=run_dir,
-            pool=hypervisor.POOL, domain_prefix=f"deepops-{name}_", domains=domains,
-            networks=_networks(name), volumes=[f"{domain}.img" for domain in domains],
-            subnets=list(subnets), socket_dir=ssh.socket_dir(name), kept=kept,
-        )  # fmt: skip
+            name=name,
+            owner=Owner.me(),
+            created=time.time(),
+            spec=spec,
+            run_dir=run_dir,
+            pool=hypervisor.POOL,
+            domain_prefix=f"deepops-{name}_",
+            domains=domains,
+            networks=_networks(name),
+            volumes=[f"{domain}.img" for domain in domains],
+            subnets=list(subnets),
+            socket_dir=ssh.socket_dir(name),
+            kept=kept,
+            before=hypervisor.take_snapshot(),
+        )
         book.write(ledger)
     return ledger
 
@@ -138,15 +160,24 @@ def node_addresses(ledger: Ledger) -> dict[str, str]:
 
 
 def first_key() -> Path:
-    """Return the private half of the key that Vagrant boxes are born with; Vagrant keeps it here."""
-    return Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d") / "insecure_private_key"
+    """Return the private half of the key that Vagrant boxes are born with; Vagrant keeps it
+    here."""
+    return (
+        Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d") / "insecure_private_key"
+    )
 
 
 def write_data(
-    ledger: Ledger, folder: Path, consoles: Path, *, box: Box | None, accelerator: str,
+    ledger: Ledger,
+    folder: Path,
+    consoles: Path,
+    *,
+    box: Box | None,
+    accelerator: str,
     boot_timeout: int,
-) -> Path:  # fmt: skip
-    """Write the file that the Vagrantfile reads, make the key and the console files; return the file's path."""
+) -> Path:
+    """Write the file that the Vagrantfile reads, make the key and the console files; return the
+    file's path."""
     key = folder / "id_ed25519"
     if not key.exists():
         ssh.make_key(key, ledger.name)
@@ -155,21 +186,37 @@ def write_data(
     nodes = []
     for name, address in node_addresses(ledger).items():
         console = consoles / f"{name}.log"
-        # libvirt opens a file that is there without changing its owner, so that it stays ours to read.
+        # libvirt opens a file that is there without changing its owner, so that it stays ours to
+        # read.
         console.touch()
         spec = ledger.spec.nodes[name]
         nodes.append(
-            {"name": name, "address": address, "cpus": spec.cpus, "memory": spec.memory,
-             "disk": spec.disk, "console": str(console)}
-        )  # fmt: skip
+            {
+                "name": name,
+                "address": address,
+                "cpus": spec.cpus,
+                "memory": spec.memory,
+                "disk": spec.disk,
+                "console": str(console),
+            }
+        )
     path = folder / "instance.json"
     data = {
-        "name": ledger.name, "box": box.vagrant_name if box else ledger.spec.box,
-        "box_version": box.version if box else None, "boot_timeout": boot_timeout,
-        "private_key": str(key), "first_key": str(first_key()), "accelerator": accelerator, "domain_prefix": ledger.domain_prefix,
-        "pool": ledger.pool, "network": ledger.networks[0], "netmask": str(network.netmask),
-        "prefix": network.prefixlen, "management_network": ledger.networks[1],
-        "management_subnet": ledger.subnets[1], "nodes": nodes,
-    }  # fmt: skip
+        "name": ledger.name,
+        "box": box.vagrant_name if box else ledger.spec.box,
+        "box_version": box.version if box else None,
+        "boot_timeout": boot_timeout,
+        "private_key": str(key),
+        "first_key": str(first_key()),
+        "accelerator": accelerator,
+        "domain_prefix": ledger.domain_prefix,
+        "pool": ledger.pool,
+        "network": ledger.networks[0],
+        "netmask": str(network.netmask),
+        "prefix": network.prefixlen,
+        "management_network": ledger.networks[1],
+        "management_subnet": ledger.subnets[1],
+        "nodes": nodes,
+    }
     path.write_text(json.dumps(data, indent=1))
     return path

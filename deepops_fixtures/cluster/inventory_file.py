@@ -11,12 +11,15 @@ from deepops_fixtures.cluster.running import NodeData
 
 _INVENTORY = jinja2.Template(
     """\
-# Groups as in DeepOps' config.example/inventory. Addresses for ssh are in the ssh_config beside this file;
-# deepops_address is the node's address in the cluster's own network.
+# Groups as in DeepOps' config.example/inventory. Addresses for ssh are in the ssh_config beside
+# this file; deepops_address is the node's address in the cluster's own network.
 [all]
 {%- for node in nodes %}
 {{ node.name }} deepops_address={{ node.address }}
 {%- endfor %}
+
+[all:vars]
+ansible_python_interpreter=/usr/bin/python3
 {% for group in groups %}
 [{{ group }}]
 {%- for node in nodes if group in node.groups %}

@@ -1,7 +1,8 @@
 """The ledger: what a cluster instance may leave on this host, written down before it is created.
 
-Teardown and ``deepops-virtual clean`` delete what a ledger names and nothing else; a run that was killed at
-any moment can be cleaned up after from here. Not for what the cluster is doing: that is the journal.
+Teardown and ``deepops-virtual clean`` delete what a ledger names and nothing else; a run that was
+killed at any moment can be cleaned up after from here. Not for what the cluster is doing: that is
+the journal.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from deepops_fixtures.cluster.topology import ClusterSpec
 from deepops_fixtures.errors import DeepopsError, UsageProblem
 
-#: Environment variable that marks every process the harness starts for an instance (value: its name).
+#: Environment variable that marks every process the harness starts for an instance (value: its
+#: name).
 MARK = "DEEPOPS_VIRTUAL_INSTANCE"
 
 
@@ -49,6 +51,28 @@ class Owner(BaseModel):
             return False
 
 
+class Snapshot(BaseModel):
+    """What is on this host at one moment, by name."""
+
+    model_config = ConfigDict(frozen=True)
+    domains: frozenset[str] = frozenset()
+    networks: frozenset[str] = frozenset()
+    #: 'pool/volume'.
+    volumes: frozenset[str] = frozenset()
+    #: dnsmasq's files, one or more a network.
+    leases: frozenset[str] = frozenset()
+    #: 'instance: pid command' of processes that belong to an instance.
+    processes: frozenset[str] = frozenset()
+
+    def minus(self, earlier: Snapshot) -> list[str]:
+        """Return what is here and was not in ``earlier``, each with its kind."""
+        return [
+            f"{kind.removesuffix('s')} {name}"
+            for kind in ("domains", "networks", "volumes", "leases")
+            for name in sorted(getattr(self, kind) - getattr(earlier, kind))
+        ]
+
+
 class Ledger(BaseModel):
     """Everything one instance owns on this host."""
 
@@ -64,8 +88,11 @@ class Ledger(BaseModel):
     volumes: list[str]
     subnets: list[str]
     socket_dir: Path
-    #: True when the instance is to outlive its maker (made by the command line, or kept after a run).
+    #: True when the instance is to outlive its maker (made by the command line, or kept after a
+    #: run).
     kept: bool = False
+    #: What was on this host before anything of the instance was.
+    before: Snapshot = Snapshot()
     state: str = "creating"
 
     def describe(self) -> str:
@@ -122,7 +149,8 @@ class LedgerBook:
             ) from None
 
     def get(self, name: str) -> Ledger:
-        """Return the ledger of an instance; raises UsageProblem when there is none of that name."""
+        """Return the ledger of an instance; raises UsageProblem when there is none of that
+        name."""
         ledger = self.read(name) if name and "/" not in name else None
         if ledger is None:
             known = ", ".join(item.name for item in self.all()) or "none"

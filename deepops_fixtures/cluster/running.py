@@ -1,11 +1,12 @@
 """A cluster that answers: plain data about its nodes, and the testinfra hosts made from it.
 
-The data is what providers hand on, what other processes of an xdist run read, and what the ledger keeps.
-Not for bringing anything up or down.
+The data is what providers hand on, what other processes of an xdist run read, and what the ledger
+keeps. Not for bringing anything up or down.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,8 @@ class NodeData(BaseModel):
     #: Address in the cluster's own network ('' when unknown).
     address: str = ""
     connection: Literal["ssh", "local"] = "ssh"
+    #: Whether our key lets root in; sudo costs an emulated node half a second a command.
+    root_login: bool = False
     #: File that records the serial console ('' when there is none).
     console: str = ""
 
@@ -60,7 +63,8 @@ Recorder = Callable[[CommandRecord], None]
 
 
 def _listen(host: testinfra.host.Host, node: str, user: str, record: Recorder) -> None:
-    """Have every command that this testinfra host runs recorded: what was run, what came back, how long."""
+    """Have every command that this testinfra host runs recorded: what was run, what came back, how
+    long."""
     run = host.backend.run
 
     def recorded(command: str, *args: str, **options: Any) -> Any:
@@ -84,9 +88,12 @@ def _listen(host: testinfra.host.Host, node: str, user: str, record: Recorder) -
 
 
 class Node:
-    """One node with its connections: ``host`` works as root (sudo), ``user_host`` as the login user."""
+    """One node with its connections: ``host`` works as root (sudo), ``user_host`` as the login
+    user."""
 
-    def __init__(self, data: NodeData, ssh_config: Path | None, record: Recorder | None = None) -> None:
+    def __init__(
+        self, data: NodeData, ssh_config: Path | None, record: Recorder | None = None
+    ) -> None:
         self._record = record
         self.name = data.name
         self.groups = data.groups
@@ -99,13 +106,16 @@ class Node:
 
     def _connect(self, sudo: bool) -> testinfra.host.Host:
         if self._data.connection == "local":
-            host = testinfra.get_host("local://", sudo=sudo)
+            host = testinfra.get_host("local://", sudo=sudo and os.getuid() != 0)
         else:
+            as_root = sudo and self._data.root_login
             host = testinfra.get_host(
-                f"ssh://{quote(self.name)}", ssh_config=str(self._ssh_config), sudo=sudo,
+                f"ssh://{'root@' if as_root else ''}{quote(self.name)}",
+                ssh_config=str(self._ssh_config),
+                sudo=sudo and not as_root,
                 # The ssh_config multiplexes; testinfra's own ControlPersist sets no ControlPath.
                 controlpersist=0,
-            )  # fmt: skip
+            )
         if self._record:
             _listen(host, self.name, "root" if sudo else "user", self._record)
         return host
@@ -120,14 +130,45 @@ class Node:
         """The testinfra host of this node, as the user that logs in."""
         return self._connect(sudo=False)
 
+    def run_script(self, script: str, seconds: float) -> str:
+        """Run a shell script as root over one connection and return all it wrote; it is not
+        recorded.
+
+        Raises subprocess.TimeoutExpired and OSError.
+        """
+        command = ["sudo", "-n", "sh", "-s"]
+        if self._ssh_config:
+            remote = (
+                ["-l", "root", self.name, "sh", "-s"]
+                if self._data.root_login
+                else [self.name, *command]
+            )
+            command = ["ssh", "-F", str(self._ssh_config), "-o", "BatchMode=yes", *remote]
+        elif os.getuid() == 0:
+            command = ["sh", "-s"]
+        done = subprocess.run(
+            command,
+            input=script,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=seconds,
+            check=False,
+        )
+        return done.stdout
 
     def reconnect(self) -> None:
-        """Drop the shared ssh connection, which a reboot leaves hanging; the next command opens another."""
+        """Drop the shared ssh connection, which a reboot leaves hanging; the next command opens
+        another."""
         if self._ssh_config:
-            subprocess.run(
-                ["ssh", "-F", str(self._ssh_config), "-O", "exit", self.name],
-                check=False, capture_output=True, timeout=10,
-            )  # fmt: skip
+            for login in ([], ["-l", "root"]):
+                subprocess.run(
+                    ["ssh", "-F", str(self._ssh_config), "-O", "exit", *login, self.name],
+                    check=False,
+                    capture_output=True,
+                    timeout=10,
+                )
 
     def try_command(self, command: str, seconds: int = 20) -> str:
         """Return a command's output, '' while the node does not answer (during a reboot)."""
@@ -136,8 +177,11 @@ class Node:
         try:
             done = subprocess.run(
                 ["ssh", "-F", str(self._ssh_config), "-o", "BatchMode=yes", self.name, command],
-                stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, text=True,
-            )  # fmt: skip
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=seconds,
+                text=True,
+            )
         except subprocess.TimeoutExpired:
             self.reconnect()
             return ""
@@ -155,9 +199,7 @@ class Nodes:
 
     def __init__(self, cluster: RunningCluster, record: Recorder | None = None) -> None:
         self.cluster = cluster
-        self._nodes = {
-            data.name: Node(data, cluster.ssh_config, record) for data in cluster.nodes
-        }
+        self._nodes = {data.name: Node(data, cluster.ssh_config, record) for data in cluster.nodes}
 
     def __getitem__(self, name: str) -> Node:
         return self._nodes[name]
@@ -174,7 +216,8 @@ class Nodes:
 
     @property
     def login(self) -> Node:
-        """The node that users log in to: slurm-login[0], else the Slurm controller, else the first node."""
+        """The node that users log in to: slurm-login[0], else the Slurm controller, else the first
+        node."""
         for group in ("slurm-login", "slurm-master"):
             if self.group(group):
                 return self.group(group)[0]
@@ -198,7 +241,8 @@ class Nodes:
 
     @property
     def nfs_server(self) -> Node:
-        """The node that exports /home and /sw: slurm-nfs[0], else the controller (DeepOps' default)."""
+        """The node that exports /home and /sw: slurm-nfs[0], else the controller (DeepOps'
+        default)."""
         servers = self.group("slurm-nfs")
         return servers[0] if servers else self.slurm_controller
 

@@ -1,7 +1,9 @@
-"""The generated OpenSSH configuration of a cluster, its key, and the life of its shared connections.
+"""The generated OpenSSH configuration of a cluster, its key, and the life of its shared
+connections.
 
-Connections are multiplexed (ControlMaster): on an emulated guest a command costs 1 s without and 0.1 s with.
-The sockets live in a short path of their own, since a socket's path has about a hundred characters.
+Connections are multiplexed (ControlMaster): on an emulated guest a command costs 1 s without and
+0.1 s with. The sockets live in a short path of their own, since a socket's path has about a
+hundred characters.
 """
 
 from __future__ import annotations
@@ -58,13 +60,21 @@ def make_key(path: Path, name: str) -> None:
     """Make this cluster's own key pair, mode 0600."""
     subprocess.run(
         ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"deepops-{name}", "-f", str(path)],
-        check=True, capture_output=True, timeout=30,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+        timeout=30,
+    )
     path.chmod(0o600)
 
 
 def write_config(
-    path: Path, name: str, addresses: Mapping[str, str], *, user: str, keys: Sequence[Path], sockets: Path
+    path: Path,
+    name: str,
+    addresses: Mapping[str, str],
+    *,
+    user: str,
+    keys: Sequence[Path],
+    sockets: Path,
 ) -> None:
     """Write the ssh_config and make the folder of the sockets."""
     sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -73,14 +83,20 @@ def write_config(
     )
 
 
-def _true(config: Path, node: str, env: Mapping[str, str], seconds: float) -> str:
+def _true(config: Path, node: str, env: Mapping[str, str], seconds: float, user: str = "") -> str:
     """Try one command; return '' or what ssh said."""
+    login = ["-l", user] if user else []
     try:
         done = subprocess.run(
-            ["ssh", "-F", str(config), "-o", "BatchMode=yes", node, "true"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            env={**os.environ, **env}, timeout=max(1.0, seconds), start_new_session=True, text=True,
-        )  # fmt: skip
+            ["ssh", "-F", str(config), "-o", "BatchMode=yes", *login, node, "true"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **env},
+            timeout=max(1.0, seconds),
+            start_new_session=True,
+            text=True,
+        )
     except subprocess.TimeoutExpired:
         return "no answer"
     return "" if done.returncode == 0 else (done.stderr.strip() or f"exit {done.returncode}")
@@ -92,15 +108,17 @@ def wait_until_answering(
     nodes: Sequence[str],
     deadline: Deadline,
     on_answer: Callable[[str, float], None],
+    user: str = "",
 ) -> None:
-    """Wait until every node runs a command over ssh, all at once. Raises ProvisionError naming those that do not."""
+    """Wait until every node runs a command over ssh, all at once. Raises StepTimeout naming those
+    that do not."""
     env = {MARK: name}
 
     def wait(node: str) -> tuple[str, str]:
         begin = time.monotonic()
         said = "never tried"
         while not deadline.passed:
-            said = _true(config, node, env, min(30.0, deadline.left))
+            said = _true(config, node, env, min(30.0, deadline.left), user)
             if not said:
                 on_answer(node, time.monotonic() - begin)
                 return node, ""
@@ -126,9 +144,14 @@ def run_script(
         with script.open("rb") as text:
             done = subprocess.run(
                 ["ssh", "-F", str(config), "-o", "BatchMode=yes", node, command],
-                stdin=text, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                env={**os.environ, MARK: name}, timeout=max(1.0, seconds), start_new_session=True,
-            )  # fmt: skip
+                stdin=text,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env={**os.environ, MARK: name},
+                timeout=max(1.0, seconds),
+                start_new_session=True,
+            )
     except subprocess.TimeoutExpired:
         raise StepTimeout(
             f"'{script.name}' did not end on '{node}' within {seconds:.0f} s.",
@@ -137,21 +160,23 @@ def run_script(
     if done.returncode != 0:
         raise ProvisionError(
             f"'{script.name}' failed on '{node}' with status {done.returncode}.",
-            detail=done.stdout, hint=f"ssh -F {config} {node}",
-        )  # fmt: skip
+            detail=done.stdout,
+            hint=f"ssh -F {config} {node}",
+        )
 
 
 def close_connections(config: Path, nodes: Sequence[str]) -> None:
     """Close the shared connections. Talks to local sockets alone, and only to those that exist."""
     for node in nodes:
-        subprocess.run(
-            ["ssh", "-F", str(config), "-O", "exit", node],
-            check=False, capture_output=True, timeout=10,
-        )  # fmt: skip
+        for login in ([], ["-l", "root"]):
+            subprocess.run(
+                ["ssh", "-F", str(config), "-O", "exit", *login, node],
+                check=False,
+                capture_output=True,
+                timeout=10,
+            )
 
 
 def answers(config: Path, node: str, seconds: float = 20) -> bool:
     """Return whether a node runs a command over ssh within so many seconds."""
     return not _true(config, node, {}, seconds)
-
-

@@ -12,7 +12,13 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
-    AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator,
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
 )
 
 from deepops_fixtures import facts, resources
@@ -48,9 +54,13 @@ class ClusterSpec(BaseModel):
 
     name: str = ""
     description: str = ""
-    box: str = Field(min_length=1, description="a recipe of vagrant/boxes, or a Vagrant box's name")
+    box: str = Field(
+        min_length=1, description="a recipe of vagrant/boxes, or a Vagrant box's name"
+    )
     deployment: Deployment = "slurm"
-    subnet: str = Field(default="auto", description="'auto', or a private IPv4 /24 such as 10.86.7.0/24")
+    subnet: str = Field(
+        default="auto", description="'auto', or a private IPv4 /24 such as 10.86.7.0/24"
+    )
     nodes: dict[str, NodeSpec] = Field(min_length=1)
 
     @field_validator("subnet")
@@ -76,12 +86,16 @@ class ClusterSpec(BaseModel):
         taken: dict[int, str] = {}
         for name, node in self.nodes.items():
             if node.address in taken:
-                raise ValueError(f"'{name}' has the address of '{taken[node.address]}': {node.address}")
+                raise ValueError(
+                    f"'{name}' has the address of '{taken[node.address]}': {node.address}"
+                )
             taken[node.address] = name
         if self.deployment == "slurm":
             masters = self.members("slurm-master")
             if len(masters) != 1:
-                raise ValueError(f"deployment 'slurm' needs one node in group slurm-master, not {len(masters)}")
+                raise ValueError(
+                    f"deployment 'slurm' needs one node in group slurm-master, not {len(masters)}"
+                )
             if not self.members("slurm-node"):
                 raise ValueError("deployment 'slurm' needs at least one node in group slurm-node")
         return self
@@ -134,11 +148,14 @@ def load(name_or_path: str) -> ClusterSpec:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise UsageProblem(f"{where}: not YAML: {getattr(error, 'problem', error)}.",
-                           hint=f"mend '{path}'") from None
+        raise UsageProblem(
+            f"{where}: not YAML: {getattr(error, 'problem', error)}.", hint=f"mend '{path}'"
+        ) from None
     if not isinstance(data, dict):
-        raise UsageProblem(f"{path}:1: a cluster file is a mapping with 'box' and 'nodes'.",
-                           hint="see vagrant/clusters/debian.yml")
+        raise UsageProblem(
+            f"{path}:1: a cluster file is a mapping with 'box' and 'nodes'.",
+            hint="see vagrant/clusters/debian.yml",
+        )
     data.setdefault("name", path.stem)
     try:
         return ClusterSpec(**data)

@@ -1,4 +1,5 @@
-"""What one run of a playbook did, read from Ansible's events and never from its standard output."""
+"""What one run of a playbook did, read from Ansible's events and never from its standard
+output."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ class DeployResult(BaseModel):
 
     @property
     def roles(self) -> dict[str, float]:
-        """Seconds by role, in the order of their first task; tasks outside roles count for their play."""
+        """Seconds by role, in the order of their first task; tasks outside roles count for their
+        play."""
         sums: dict[str, float] = {}
         for task in self.tasks:
             key = task.role or task.play
@@ -83,15 +85,17 @@ class EventReader:
         self._begin: dict[str, float] = {}
 
     def read(self, event: dict[str, Any], now: float) -> TaskResult | None:
-        """Take an event in; return the task that just ended on its last host so far, if one did."""
+        """Take an event in; return the task that just ended on its last host so far, if one
+        did."""
         kind = event.get("event", "")
         data = event.get("event_data", {})
         uuid = str(data.get("task_uuid", ""))
         if kind in ("playbook_on_task_start", "playbook_on_handler_task_start"):
             task = TaskResult(
-                play=str(data.get("play", "")), role=str(data.get("role", "")),
+                play=str(data.get("play", "")),
+                role=str(data.get("role", "")),
                 task=str(data.get("task", "")),
-            )  # fmt: skip
+            )
             self.result.tasks.append(task)
             self._by_uuid[uuid], self._begin[uuid] = task, now
             return None

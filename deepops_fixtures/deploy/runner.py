@@ -1,8 +1,10 @@
-"""Running a playbook with ansible-runner: a fresh folder a run, a clean environment, a deadline, live events."""
+"""Running a playbook with ansible-runner: a fresh folder a run, a clean environment, a deadline,
+live events."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import queue
 import shutil
@@ -41,12 +43,18 @@ _SETTINGS = {
 
 
 class Deployment:
-    """Applies a playbook source to a running cluster; the results of run n go to ``deploy/n`` of the run."""
+    """Applies a playbook source to a running cluster; the results of run n go to ``deploy/n`` of
+    the run."""
 
     def __init__(
-        self, cluster: RunningCluster, source: PlaybookSource, run_dir: Path, journal: Journal, *,
+        self,
+        cluster: RunningCluster,
+        source: PlaybookSource,
+        run_dir: Path,
+        journal: Journal,
+        *,
         marks: Mapping[str, str] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.cluster = cluster
         self.source = source
         self.journal = journal
@@ -69,7 +77,8 @@ class Deployment:
         return result
 
     def assert_idempotent(self, seconds: float) -> DeployResult:
-        """Run the playbook once more. Raises DeployError naming the tasks that changed something."""
+        """Run the playbook once more. Raises DeployError naming the tasks that changed
+        something."""
         result = self.apply(seconds, what="deploying again, to see that nothing changes,")
         if result.changed:
             lines = [f"{task}: {', '.join(hosts)}" for task, hosts in result.changed.items()]
@@ -77,7 +86,7 @@ class Deployment:
                 f"The second run of {self.source.playbook.name} changed something in "
                 f"{len(lines)} task{'s' if len(lines) > 1 else ''}.",
                 detail="\n".join(lines),
-                hint="make these tasks idempotent (creates:, changed_when:, a module instead of a command)",
+                hint="make these tasks idempotent (creates:, changed_when:, a module)",
             )
         return result
 
@@ -95,8 +104,8 @@ class Deployment:
             while thread.is_alive() or not events.empty():
                 if deadline.passed:
                     raise StepTimeout(
-                        f"The playbook did not end within {deadline.seconds:.0f} s and was stopped; "
-                        f"it was at: {_current(result)}.",
+                        f"The playbook did not end within {deadline.seconds:.0f} s and was "
+                        f"stopped; it was at: {_current(result)}.",
                         detail=tail(folder / "stdout.log"),
                         hint="raise --deepops-deploy-timeout, or read the log",
                     )
@@ -111,7 +120,10 @@ class Deployment:
             _collect(runner, folder)
 
     def _prepare(
-        self, folder: Path, handler: Callable[[dict[str, Any]], None], cancelled: Callable[[], bool]
+        self,
+        folder: Path,
+        handler: Callable[[dict[str, Any]], None],
+        cancelled: Callable[[], bool],
     ) -> Any:
         private = folder / "private"
         private.mkdir(mode=0o700)
@@ -121,15 +133,23 @@ class Deployment:
         ours["PATH"] = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
         if ssh_args:
             ours["ANSIBLE_SSH_ARGS"] = ssh_args
+        ours.update(_fast_strategy())
         # The ansible.cfg of whatever folder we stand in must not decide anything.
         ours["ANSIBLE_CONFIG"] = str(self.source.playbook.parent / "ansible.cfg")
         runner = init_runner(
-            private_data_dir=str(private), playbook=str(self.source.playbook),
-            inventory=str(self.cluster.inventory), envvars=ours, extravars=self.source.extra_vars,
-            ident="run", quiet=True, event_handler=lambda event: handler(event) or True,
-            cancel_callback=cancelled, finished_callback=None,
-        )  # fmt: skip
-        # ansible-runner hands on the caller's whole environment; only our own Ansible settings may pass.
+            private_data_dir=str(private),
+            playbook=str(self.source.playbook),
+            inventory=str(self.cluster.inventory),
+            envvars=ours,
+            extravars=self.source.extra_vars,
+            ident="run",
+            quiet=True,
+            event_handler=_hand_on(handler),
+            cancel_callback=cancelled,
+            finished_callback=None,
+        )
+        # ansible-runner hands on the caller's whole environment; only our own Ansible settings may
+        # pass.
         environment = runner.config.env
         for key in [name for name in environment if name.startswith("ANSIBLE_")]:
             if key not in ours and os.environ.get(key) == environment[key]:
@@ -157,26 +177,56 @@ class Deployment:
                 f"Deploying failed on '{failure.host}' in {where} '{failure.task}': "
                 f"{failure.message.splitlines()[0]}",
                 detail=failure.message,
-                hint=f"read {log}; then: deepops-virtual ssh NAME {failure.host}",
+                hint=f"read {log}; then: deepops-virtual ssh {self.cluster.name} {failure.host}",
             )
         if result.status != "successful" or not result.finished:
             raise DeployError(
                 f"Ansible ended as '{result.status}' without its closing statistics.",
-                detail=tail(log), hint=f"read {log}",
-            )  # fmt: skip
+                detail=tail(log),
+                hint=f"read {log}",
+            )
         if not any(task.hosts for task in result.tasks):
             raise DeployError(
                 "Ansible ran and did nothing: no task reached any host.",
-                detail=tail(log), hint=f"check the groups of {self.cluster.inventory}",
-            )  # fmt: skip
+                detail=tail(log),
+                hint=f"check the groups of {self.cluster.inventory}",
+            )
+
+
+def _fast_strategy() -> dict[str, str]:
+    """Return the settings that keep one interpreter a node alive through the playbook, when
+    Mitogen is installed.
+
+    Starting Python for every task is what Ansible spends most of its time on where nodes are
+    emulated.
+    """
+    spec = importlib.util.find_spec("ansible_mitogen")
+    if spec is None or not spec.submodule_search_locations:
+        return {}
+    plugins = Path(spec.submodule_search_locations[0]) / "plugins" / "strategy"
+    return {"ANSIBLE_STRATEGY_PLUGINS": str(plugins), "ANSIBLE_STRATEGY": "mitogen_linear"}
 
 
 def _announce(journal: Journal, task: TaskResult) -> None:
     changed = [host for host, status in task.hosts.items() if status == "changed"]
     journal.note(
-        "deploy", task.task, status=task.status, seconds=task.seconds, detail=task.role or task.play,
+        "deploy",
+        task.task,
+        status=task.status,
+        seconds=task.seconds,
+        detail=task.role or task.play,
         node=", ".join(changed) if len(changed) < len(task.hosts) else "",
-    )  # fmt: skip
+    )
+
+
+def _hand_on(handler: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], bool]:
+    """Return the event handler for ansible-runner: it takes the event and has it kept on disk."""
+
+    def take(event: dict[str, Any]) -> bool:
+        handler(event)
+        return True
+
+    return take
 
 
 def _quietly(runner: Any, events: queue.Queue[dict[str, Any]]) -> None:

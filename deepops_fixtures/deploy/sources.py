@@ -1,4 +1,5 @@
-"""Where the playbooks come from. One class a source; what a run needs of it is in its few fields."""
+"""Where the playbooks come from. One class a source; what a run needs of it is in its few
+fields."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ class PlaybookSource:
 
     @property
     def revision(self) -> str:
-        """Hash of everything below the playbook's folder: two runs of one revision ran the same content."""
+        """Hash of everything below the playbook's folder: two runs of one revision ran the same
+        content."""
         digest = hashlib.sha256()
         folder = self.playbook.parent
         for path in sorted(item for item in folder.rglob("*") if item.is_file()):

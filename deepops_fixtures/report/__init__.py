@@ -1,1 +1,6 @@
-"""What a run leaves to read: HTML extras, timeline, provenance, failure bundles."""
+"""What a run leaves for a person to read: provenance, timeline, cluster picture, failure bundle,
+HTML.
+
+Reads the run's folder (journal, stages, deploy results, consoles) and plain records. Not for
+pytest's hooks: ``reporting`` calls these from there.
+"""

@@ -19,7 +19,9 @@ def test_the_node_resolves_every_node_to_its_cluster_address(node: Node, deepops
         address = found[0] if found else ""
         expected = other.address or address
         if not address or ipaddress.ip_address(address).is_loopback or address != expected:
-            wrong.append(f"{other.name} -> {address or 'nothing'} (expected {expected or 'an address'})")
+            wrong.append(
+                f"{other.name} -> {address or 'nothing'} (expected {expected or 'an address'})"
+            )
     assert not wrong, f"{node.name} resolves {'; '.join(wrong)}"
 
 

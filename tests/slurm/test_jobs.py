@@ -50,7 +50,9 @@ def test_a_dependent_job_waits_for_its_predecessor(working_slurm: Slurm):
     second = working_slurm.submit("true", f"--output=/dev/null --dependency=afterok:{first}")
     after = working_slurm.wait(second)
     before = working_slurm.job(first)
-    assert (before.state, after.state) == ("COMPLETED", "COMPLETED"), working_slurm.evidence(second)
+    assert (before.state, after.state) == ("COMPLETED", "COMPLETED"), working_slurm.evidence(
+        second
+    )
     assert before.raw["EndTime"] <= after.raw["StartTime"], (
         f"job {second} began at {after.raw['StartTime']}, {first} ended at {before.raw['EndTime']}"
     )
@@ -116,6 +118,7 @@ def test_mpi_ranks_on_all_nodes_talk_over_pmix(working_slurm: Slurm):
     assert f"sum {sum(range(ranks))}" in output, f"the ranks' messages are lost:\n{output}"
 
 
+@pytest.mark.late
 def test_a_job_over_its_time_limit_is_killed(working_slurm: Slurm, overtime_job: int):
     job = working_slurm.wait(overtime_job, seconds=180)
     assert job.state == "TIMEOUT", f"job {overtime_job} had a minute and is {job.state}"

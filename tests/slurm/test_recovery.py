@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.destructive]
 
 
 def test_a_restart_of_slurmctld_keeps_the_queue(working_slurm: Slurm):
-    number = working_slurm.submit("sleep 20; echo survived")
+    number = working_slurm.submit("sleep 10; echo survived")
     waiting = working_slurm.submit("true", f"--output=/dev/null --dependency=afterok:{number}")
     working_slurm.wait_state(number, "RUNNING")
     working_slurm.controller.host.run_expect([0], "systemctl restart slurmctld")
@@ -34,7 +34,9 @@ def test_a_compute_node_comes_back_after_a_reboot(working_slurm: Slurm):
         time.sleep(2)
         return node.try_command("cat /proc/sys/kernel/random/boot_id")
 
-    wait_until(f"{node.name} answers after its reboot", boot, lambda new: new not in ("", before), 240)
+    wait_until(
+        f"{node.name} answers after its reboot", boot, lambda new: new not in ("", before), 240
+    )
     wait_until(
         f"{node.name} is ready for jobs after its reboot",
         lambda: working_slurm.nodes[node.name],

@@ -18,7 +18,8 @@ class Provider(Protocol):
         """Refuse what cannot work, before anything is created. Raises UsageProblem."""
 
     def up(self) -> RunningCluster:
-        """Bring the nodes up and wait until they answer. Raises ProvisionError, StepTimeout, BoxError."""
+        """Bring the nodes up and wait until they answer. Raises ProvisionError, StepTimeout,
+        BoxError."""
 
     def down(self) -> None:
         """Remove everything this provider created, then audit. Raises LeakError."""

@@ -1,7 +1,7 @@
 """Existing hosts from an Ansible inventory, local connection included.
 
-Nothing is brought up and nothing is destroyed here, so destructive checks are skipped. ansible-inventory reads
-the file, so every format and plugin that Ansible knows works.
+Nothing is brought up and nothing is destroyed here, so destructive checks are skipped.
+ansible-inventory reads the file, so every format and plugin that Ansible knows works.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class InventoryProvider:
         self._data: dict[str, Any] | None = None
 
     def nodes(self) -> list[NodeData]:
-        """Return the inventory's hosts. Raises UsageProblem when there are none or the file is not one."""
+        """Return the inventory's hosts. Raises UsageProblem when there are none or the file is not
+        one."""
         data = self._read()
         variables: dict[str, dict[str, Any]] = data.get("_meta", {}).get("hostvars", {})
         groups: dict[str, list[str]] = {}
@@ -75,9 +76,11 @@ class InventoryProvider:
             raise UsageProblem(f"Inventory '{self.path}' not found.", hint="give an existing file")
         done = subprocess.run(
             [Path(sys.executable).with_name("ansible-inventory"), "-i", self.path, "--list"],
-            capture_output=True, text=True, timeout=120,
+            capture_output=True,
+            text=True,
+            timeout=120,
             env={**os.environ, "ANSIBLE_INVENTORY_UNPARSED_FAILED": "true"},
-        )  # fmt: skip
+        )
         try:
             self._data = dict(json.loads(done.stdout))
         except ValueError:
@@ -91,13 +94,18 @@ class InventoryProvider:
         return self._data
 
     def _write_ssh_config(self, nodes: list[NodeData]) -> Path:
-        """Translate Ansible's connection variables to an ssh_config, so that both reach a host one way."""
+        """Translate Ansible's connection variables to an ssh_config, so that both reach a host one
+        way."""
         variables = self._read().get("_meta", {}).get("hostvars", {})
         sockets = ssh.socket_dir(self.run_dir.name[-12:])
         sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
         lines = ["# Made by deepops-fixtures from " + str(self.path)]
-        words = {"ansible_host": "HostName", "ansible_user": "User", "ansible_port": "Port",
-                 "ansible_ssh_private_key_file": "IdentityFile"}  # fmt: skip
+        words = {
+            "ansible_host": "HostName",
+            "ansible_user": "User",
+            "ansible_port": "Port",
+            "ansible_ssh_private_key_file": "IdentityFile",
+        }
         for node in nodes:
             lines.append(f"Host {node.name}")
             for key, word in words.items():
@@ -107,15 +115,20 @@ class InventoryProvider:
             if "ProxyJump=" in common:
                 lines.append(f"  ProxyJump {common.split('ProxyJump=', 1)[1].split()[0]}")
         lines += [
-            "Host *", "  BatchMode yes", "  ConnectTimeout 15", "  ControlMaster auto",
-            f'  ControlPath "{sockets}/%C"', "  ControlPersist 900",
-        ]  # fmt: skip
+            "Host *",
+            "  BatchMode yes",
+            "  ConnectTimeout 15",
+            "  ControlMaster auto",
+            f'  ControlPath "{sockets}/%C"',
+            "  ControlPersist 900",
+        ]
         path = self.run_dir / "ssh_config"
         path.write_text("\n".join(lines) + "\n")
         return path
 
     def preflight(self) -> None:
-        """Read the inventory and reach every host, so that an unreachable one is refused at once."""
+        """Read the inventory and reach every host, so that an unreachable one is refused at
+        once."""
         nodes = self.nodes()
         remote = [node.name for node in nodes if node.connection == "ssh"]
         if not remote:
@@ -139,9 +152,13 @@ class InventoryProvider:
                     config, self.run_dir.name, remote, Deadline.after(60), lambda *_: None
                 )
         return RunningCluster(
-            name=self.path.stem, provider="inventory", nodes=nodes, ssh_config=config,
-            inventory=self.path, disposable=False,
-        )  # fmt: skip
+            name=self.path.stem,
+            provider="inventory",
+            nodes=nodes,
+            ssh_config=config,
+            inventory=self.path,
+            disposable=False,
+        )
 
     def down(self) -> None:
         """Close our own connections; the hosts stay as they are."""

@@ -12,11 +12,18 @@ from contextlib import suppress
 from pathlib import Path
 
 import vagrant
-
 from deepops_fixtures import resources
 from deepops_fixtures.cluster import (
-    base_image, box as boxes, hypervisor, instance, inventory_file, ssh, teardown,
-)  # fmt: skip
+    base_image,
+    hypervisor,
+    instance,
+    inventory_file,
+    ssh,
+    teardown,
+)
+from deepops_fixtures.cluster import (
+    box as boxes,
+)
 from deepops_fixtures.cluster.accelerator import Probe, Verdict, host_kernels
 from deepops_fixtures.cluster.box import Box
 from deepops_fixtures.cluster.ledger import Ledger, LedgerBook
@@ -43,9 +50,14 @@ class VagrantProvider:
     disposable = True
 
     def __init__(
-        self, spec: ClusterSpec, settings: Settings, journal: Journal, run_dir: Path, *,
+        self,
+        spec: ClusterSpec,
+        settings: Settings,
+        journal: Journal,
+        run_dir: Path,
+        *,
         kept: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.spec = spec
         self.settings = settings
         self.journal = journal
@@ -67,7 +79,8 @@ class VagrantProvider:
         instance.choose_subnets(self.spec, self.book)
 
     def _box(self) -> Box | None:
-        """Return our own box, or None for one that Vagrant already has. Raises UsageProblem for neither."""
+        """Return our own box, or None for one that Vagrant already has. Raises UsageProblem for
+        neither."""
         if self.spec.box in boxes.available():
             return Box(self.spec.box, self.settings.cache_dir)
         with suppress(subprocess.SubprocessError, OSError):
@@ -75,8 +88,8 @@ class VagrantProvider:
             if any(box.name == self.spec.box and box.provider == "libvirt" for box in known):
                 return None
         raise UsageProblem(
-            f"Box '{self.spec.box}' of cluster '{self.spec.name}' is neither a recipe of this project "
-            f"({', '.join(boxes.available())}) nor in Vagrant's list.",
+            f"Box '{self.spec.box}' of cluster '{self.spec.name}' is neither a recipe of this "
+            f"project ({', '.join(boxes.available())}) nor in Vagrant's list.",
             hint=f"vagrant box add --provider libvirt {self.spec.box}",
         )
 
@@ -94,15 +107,23 @@ class VagrantProvider:
             base_image.ensure(box, self.journal)
         verdict = self.verdict()
         self.ledger = instance.reserve(
-            self.spec, self.settings.name, self.book, self.run_dir, accelerator=verdict.kind,
+            self.spec,
+            self.settings.name,
+            self.book,
+            self.run_dir,
+            accelerator=verdict.kind,
             kept=self.kept,
-        )  # fmt: skip
+        )
         folder = self.book.path(self.ledger.name)
         (self.run_dir / "instance").write_text(self.ledger.name)
         instance.write_data(
-            self.ledger, folder, self.run_dir / "consoles", box=box, accelerator=verdict.kind,
+            self.ledger,
+            folder,
+            self.run_dir / "consoles",
+            box=box,
+            accelerator=verdict.kind,
             boot_timeout=self.settings.boot_timeout,
-        )  # fmt: skip
+        )
         deadline = Deadline.after(self.settings.up_timeout)
         try:
             self._vagrant_up(deadline)
@@ -124,9 +145,13 @@ class VagrantProvider:
         with self.journal.step("up", what, detail=str(log)):
             status = run_logged(
                 ["vagrant", "up", "--provider", "libvirt", "--no-destroy-on-error"],
-                log=log, deadline=deadline, what="'vagrant up'", env=environment(self.ledger, self.book),
-                on_tick=watcher.look, hint="raise --deepops-up-timeout on a slow host; read the consoles",
-            )  # fmt: skip
+                log=log,
+                deadline=deadline,
+                what="'vagrant up'",
+                env=environment(self.ledger, self.book),
+                on_tick=watcher.look,
+                hint="raise --deepops-up-timeout on a slow host; read the consoles",
+            )
             watcher.look()
         if status != 0:
             raise ProvisionError(
@@ -152,34 +177,56 @@ class VagrantProvider:
         config = folder / "ssh_config"
         keys = [folder / "id_ed25519", instance.first_key()]
         ssh.write_config(
-            config, self.ledger.name, addresses, user="vagrant", keys=keys,
+            config,
+            self.ledger.name,
+            addresses,
+            user="vagrant",
+            keys=keys,
             sockets=self.ledger.socket_dir,
-        )  # fmt: skip
+        )
         with self.journal.step("up", "opening ssh connections"):
             ssh.wait_until_answering(
-                config, self.ledger.name, names, deadline,
+                config,
+                self.ledger.name,
+                names,
+                deadline,
                 lambda node, took: self._milestone(node, "answers over ssh", took),
-            )  # fmt: skip
+            )
         own = instance.node_addresses(self.ledger)
         with self.journal.step("up", "giving each node its name, address and key"):
             self._identify(config, own, deadline)
         ssh.write_config(
-            config, self.ledger.name, addresses, user="vagrant", keys=keys[:1],
+            config,
+            self.ledger.name,
+            addresses,
+            user="vagrant",
+            keys=keys[:1],
             sockets=self.ledger.socket_dir,
-        )  # fmt: skip
+        )
+        ssh.wait_until_answering(
+            config, self.ledger.name, names, deadline, lambda *_: None, "root"
+        )
         nodes = [
             NodeData(
-                name=name, groups=with_parent_groups(list(spec.groups)), address=own[name],
+                name=name,
+                groups=with_parent_groups(list(spec.groups)),
+                address=own[name],
+                root_login=True,
                 console=str(self.run_dir / "consoles" / f"{name}.log"),
             )
             for name, spec in self.spec.nodes.items()
-        ]  # fmt: skip
+        ]
         inventory = folder / "inventory.ini"
         inventory_file.write(inventory, nodes)
         return RunningCluster(
-            name=self.ledger.name, provider="vagrant", nodes=nodes, ssh_config=config,
-            inventory=inventory, accelerator=verdict.kind, accelerator_reason=verdict.reason,
-        )  # fmt: skip
+            name=self.ledger.name,
+            provider="vagrant",
+            nodes=nodes,
+            ssh_config=config,
+            inventory=inventory,
+            accelerator=verdict.kind,
+            accelerator_reason=verdict.reason,
+        )
 
     def _identify(self, config: Path, own: Mapping[str, str], deadline: Deadline) -> None:
         assert self.ledger is not None
@@ -213,9 +260,12 @@ class VagrantProvider:
         name = self._instance_name()
         if name and self.book.read(name):
             teardown.destroy(
-                name, self.book, self.journal, self.run_dir / "logs" / "down.log",
+                name,
+                self.book,
+                self.journal,
+                self.run_dir / "logs" / "down.log",
                 Deadline.after(self.settings.down_timeout),
-            )  # fmt: skip
+            )
 
     def _instance_name(self) -> str:
         if self.ledger:

@@ -1,94 +1,106 @@
-"""Five ways to break a Slurm cluster by hand, and the checks that must turn red for each.
+"""The fault table: what is broken on purpose, and exactly which checks turn red then, saying what.
 
-Everything else stays green, or skips with the cause. The sets hold for a run of all checks
-(``-m "slurm or services"``): a check skips for a cause only where its reporter runs too.
+Every entry was seen on real machines; ``test_faults`` replays the whole table. A check that no
+entry turns red has not earned its place yet.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-NODE = "virtual-gpu01"
-SERVICES = "tests/services"
-SLURM = "tests/slurm"
-_UNITS = "test_services_of_each_role_are_active_and_enabled"
+GPU = "virtual-gpu01"
+MGMT = "virtual-mgmt"
+LOGIN = "virtual-login"
 
-#: Ends when the node takes jobs again; run on the node as root.
-_TAKES_JOBS = (
-    "timeout 120 sh -c 'until sinfo --noheader --nodes=$(hostname -s) --format=%t"
-    ' | grep -qxE "idle|mix|alloc"; do sleep 1; done\''
-)
+UNITS = "test_every_service_of_the_node_runs_and_comes_back_after_a_reboot"
+PORTS = "test_every_service_of_the_node_listens_on_its_port"
+MOUNTED = "test_home_and_sw_are_mounted_from_the_server"
+READY = "test_the_compute_node_is_ready_for_jobs"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One breakage. Commands run as root on ``node``; each red check's text has ``message``."""
+    """One way to break a cluster."""
 
     name: str
     node: str
-    break_command: str
-    repair_command: str
-    expected_red: frozenset[str]
-    message: str
+    #: Shell commands that root runs on the node.
+    break_it: str
+    mend_it: str
+    #: Test name → words that its message must have: the cause.
+    red: dict[str, str] = field(default_factory=dict)
 
 
 FAULTS = (
     Fault(
-        name="slurmd stopped",
-        node=NODE,
-        break_command="systemctl stop slurmd",
-        repair_command=f"systemctl start slurmd && {_TAKES_JOBS}",
-        expected_red=frozenset([f"{SERVICES}/test_nodes.py::{_UNITS}[{NODE}]"]),
-        message=r"slurmd is inactive \(dead\)",
+        "slurmd-stopped", GPU,
+        "systemctl stop slurmd", "systemctl start slurmd",
+        {
+            f"{UNITS}[{GPU}]": "slurmd.service is inactive",
+            f"{PORTS}[{GPU}]": "nothing listens for slurmd (6818/tcp)",
+            f"{READY}[{GPU}]": "slurmd does not run",
+        },
     ),
     Fault(
-        name="wrong munge key",
-        node=NODE,
-        # Written in place, so that owner and mode stay what they are.
-        break_command=(
-            "cp -a /etc/munge/munge.key /etc/munge/munge.key.right"
-            " && head -c 1024 /dev/urandom > /etc/munge/munge.key && systemctl restart munge"
-        ),
-        repair_command=(
-            "mv /etc/munge/munge.key.right /etc/munge/munge.key && systemctl restart munge slurmd"
-            f" && {_TAKES_JOBS}"
-        ),
-        expected_red=frozenset(
-            f"{SERVICES}/test_munge.py::{check}[{NODE}]"
-            for check in (
-                "test_munge_credential_made_on_one_node_decodes_on_every_other",
-                "test_munge_key_is_the_same_as_everywhere",
-            )
-        ),
-        message=rf"'{NODE}'[^\n]*(Invalid credential|is not that of the other nodes)",
+        "wrong-munge-key", GPU,
+        "cp -p /etc/munge/munge.key /root/munge.key; "
+        "dd if=/dev/urandom of=/etc/munge/munge.key bs=128 count=1 status=none; "
+        "systemctl restart munge",
+        "cat /root/munge.key > /etc/munge/munge.key; rm /root/munge.key; systemctl restart munge",
+        {
+            "test_munge_credentials_of_every_node_decode_on_every_other":
+                f"{GPU} has another munge key than the rest",
+            "test_munge_key_is_the_same_on_every_node":
+                f"munge.key differs from {LOGIN}'s on: {GPU}",
+            f"{READY}[{GPU}]": "munge does not accept the controller's credential",
+        },
     ),
     Fault(
-        name="home unmounted",
-        node=NODE,
-        break_command="umount --lazy /home",
-        repair_command=f"mount /home && {_TAKES_JOBS}",
-        expected_red=frozenset(
-            [f"{SERVICES}/test_nfs.py::test_home_and_sw_are_mounted_from_the_server[{NODE}]"]
-        ),
-        message=rf"On '{NODE}' /home is not mounted",
+        "home-unmounted", GPU,
+        "umount --lazy /home", "mount /home",
+        {
+            f"{MOUNTED}[{GPU}]": f"{GPU} has mounted {{'/home': 'nothing'}}",
+            "test_a_file_written_on_one_node_is_read_on_every_other": f"{GPU} does not see what",
+            f"{READY}[{GPU}]": "/home is not mounted",
+        },
     ),
     Fault(
-        name="node drained",
-        node=NODE,
-        break_command=f"scontrol update NodeName={NODE} State=DRAIN Reason='broken by hand'",
-        repair_command=f"scontrol update NodeName={NODE} State=RESUME && {_TAKES_JOBS}",
-        expected_red=frozenset(
-            [f"{SLURM}/test_compute_nodes.py::test_compute_node_accepts_jobs[{NODE}]"]
-        ),
-        message=rf"{NODE} is [A-Z+]*DRAIN[A-Z+]*: broken by hand",
+        "node-drained", GPU,
+        f"scontrol update NodeName={GPU} State=DRAIN Reason='bad fan'",
+        f"scontrol update NodeName={GPU} State=RESUME",
+        {f"{READY}[{GPU}]": "reason: bad fan"},
     ),
     Fault(
-        name="rsyslog stopped",
-        node=NODE,
-        # Its socket would start it again at the next line.
-        break_command="systemctl stop syslog.socket rsyslog.service",
-        repair_command="systemctl start syslog.socket rsyslog.service",
-        expected_red=frozenset([f"{SERVICES}/test_nodes.py::{_UNITS}[{NODE}]"]),
-        message=r"rsyslog is inactive \(dead\)",
+        "rsyslog-stopped", GPU,
+        "systemctl stop syslog.socket rsyslog.service", "systemctl start rsyslog.service",
+        {
+            f"{UNITS}[{GPU}]": "rsyslog.service is inactive",
+            f"test_a_log_line_of_the_node_arrives_on_the_server[{GPU}]":
+                f"of '{GPU}' arrives in {LOGIN}:/var/log/deepops-hosts/{GPU}: not within",
+        },
     ),
-)
+    Fault(
+        "slurm.conf-differs", MGMT,
+        "cp -p /etc/slurm/slurm.conf /root/; echo '# edited by hand' >> /etc/slurm/slurm.conf",
+        "cp -p /root/slurm.conf /etc/slurm/slurm.conf",
+        {
+            "test_every_node_has_the_same_slurm_configuration":
+                f"differs from the controller's on {MGMT}",
+        },
+    ),
+    Fault(
+        "wrong-address-in-hosts", MGMT,
+        f"cp -p /etc/hosts /root/; sed -i 's/^[0-9.]* {GPU}$/192.0.2.7 {GPU}/' /etc/hosts",
+        "cp -p /root/hosts /etc/hosts",
+        {
+            f"test_the_node_resolves_every_node_to_its_cluster_address[{MGMT}]":
+                f"{MGMT} resolves {GPU} -> 192.0.2.7",
+        },
+    ),
+    Fault(
+        "disk-full", MGMT,
+        "fallocate -l $(($(df --output=avail -B1 / | tail -n 1) - 100000000)) /var/filler",
+        "rm /var/filler",
+        {f"test_the_node_has_room_on_its_disks[{MGMT}]": f"{MGMT}: nearly full"},
+    ),
+)  # fmt: skip

@@ -68,6 +68,9 @@ GRUB_DISABLE_LINUX_UUID=true
 GRUB_DEVICE=/dev/vda1
 GRUB
 
+# These wait for the role that configures them.
+systemctl disable chrony.service rsyslog.service syslog.socket rpcbind.service rpcbind.socket nfs-client.target || true
+
 # Timers that would compete with a cluster under test for the guest's processors.
 systemctl mask apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer e2scrub_reap.service dpkg-db-backup.timer \
   fstrim.timer man-db.timer systemd-pstore.service

@@ -1,0 +1,347 @@
+"""Joins pytest's reports with the ``report`` room: what is hung on a test's report, written at the
+end, and said.
+
+Each function is called by one hook of ``plugin``. Not for how anything looks: that is in
+``report``.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_html import extras
+from pytest_html.basereport import BaseReport
+
+from deepops_fixtures.cluster.box import Box
+from deepops_fixtures.cluster.running import Nodes, RunningCluster
+from deepops_fixtures.errors import DeepopsError
+from deepops_fixtures.live import duration
+from deepops_fixtures.records import CheckOutcome
+from deepops_fixtures.report import bundle, page, provenance, timeline
+from deepops_fixtures.report.scrub import scrub
+from deepops_fixtures.session import Session, needs_cluster
+
+_JOURNAL = "timeout 10 journalctl --no-pager -q -o short-iso --since=@{since} -n 40"
+#: Room that the reports of a run take at most.
+_REPORT_BYTES = 2 * 1024 * 1024
+_BAD = ("failed", "error")
+
+
+# -- before the first test ----------------------------------------------------------------
+
+
+def configure(config: pytest.Config, ours: Session) -> None:
+    """Have pytest-html and JUnit write into the run's folder, unless the user said where."""
+    if config.option.collectonly:
+        return
+    if not config.option.htmlpath:
+        config.option.htmlpath = str(ours.run_dir / "report.html")
+        config.option.self_contained_html = True
+        ours.own_html = True
+    if not config.option.xmlpath:
+        config.option.xmlpath = str(ours.run_dir / "junit.xml")
+
+
+def without_cluster(config: pytest.Config, ours: Session) -> None:
+    """Withdraw our report from a run that turned out to need no cluster."""
+    _withdraw(config, ours)
+    discard(ours.run_dir)
+
+
+def _withdraw(config: pytest.Config, ours: Session) -> None:
+    """Have pytest-html and JUnit write nothing into the run's folder."""
+    manager = config.pluginmanager
+    if ours.own_html:
+        for plugin in [item for item in manager.get_plugins() if isinstance(item, BaseReport)]:
+            manager.unregister(plugin)
+    if Path(config.option.xmlpath).is_relative_to(ours.run_dir):
+        # What pytest's own plugin does at the end of a run.
+        junit: Any = manager.get_plugin("junitxml")
+        junit.pytest_unconfigure(config)
+
+
+def discard(run_dir: Path) -> None:
+    """Remove the run's folder when all that is in it is an empty report."""
+    for name in ("report.html", "junit.xml"):
+        (run_dir / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        run_dir.rmdir()
+        run_dir.parent.rmdir()
+
+
+# -- on each test -------------------------------------------------------------------------
+
+
+def decorate(
+    item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, ours: Session
+) -> None:
+    """Hang on a report which node it was about and, when it failed, what was done and said
+    there."""
+    if not needs_cluster(item):
+        return
+    node = _node_of(item)
+    if report.when == "call" and node:
+        report.user_properties.append(("node", node))
+    if not report.failed:
+        return
+    commands = list(ours.commands)
+    logs = _journals(ours, sorted({command.node for command in commands}), call.start)
+    evidence = extras.html(page.evidence(commands[-30:], logs))
+    # pytest-html reads this attribute; it travels with the report from xdist's workers.
+    vars(report)["extras"] = [*vars(report).get("extras", []), evidence]
+    lines = [
+        f"{c.node}$ {c.command[:300]}   [exit {c.exit_status}, {c.seconds:.1f} s]"
+        for c in commands[-6:]
+    ]
+    if lines:
+        report.sections.append(("last commands on the nodes", scrub("\n".join(lines))))
+
+
+def _node_of(item: pytest.Item) -> str:
+    callspec = getattr(item, "callspec", None)
+    return str(callspec.params.get("node", "")) if callspec else ""
+
+
+def _journals(ours: Session, names: list[str], since: float) -> dict[str, str]:
+    """Return the nodes' journals from when the test began; a node that does not answer says so."""
+    nodes = _running_nodes(ours)
+    logs = {}
+    for name in names:
+        if nodes is not None and name in [node.name for node in nodes]:
+            script = _JOURNAL.format(since=int(since) - 1)
+            try:
+                logs[name] = nodes[name].run_script(script, 20)
+            except Exception as error:
+                logs[name] = f"not to be had: {error}"
+    return logs
+
+
+def _running_nodes(ours: Session) -> Nodes | None:
+    path = ours.run_dir / "cluster.json"
+    with suppress(OSError, ValueError):
+        return Nodes(RunningCluster.model_validate_json(path.read_text()))
+    return None
+
+
+def remember_outcome(ours: Session, report: pytest.TestReport) -> None:
+    """Keep how a test ended, for the page and the last lines; called where the reports come
+    together."""
+    if report.when != "call" and report.passed:
+        return
+    outcome = report.outcome if report.when == "call" or report.skipped else "error"
+    check = CheckOutcome(
+        nodeid=report.nodeid,
+        outcome=outcome,
+        begin=report.start,
+        seconds=round(report.duration, 3),
+        node=str(dict(report.user_properties).get("node", "")) or _bracketed(report.nodeid, ours),
+        message=_cause(report),
+        worker=str(getattr(report, "worker_id", "")).replace("master", ""),
+    )
+    ours.outcomes.append(check)
+    if ours.used:
+        ours.rehearsal.journal.note(
+            "checks", check.nodeid, node=check.node, status=outcome, seconds=check.seconds
+        )
+
+
+def _bracketed(nodeid: str, ours: Session) -> str:
+    inside = nodeid.rpartition("[")[2].rstrip("]") if nodeid.endswith("]") else ""
+    spec = ours.rehearsal.spec
+    return inside if spec and inside in spec.nodes else ""
+
+
+def _cause(report: pytest.TestReport) -> str:
+    """Return the first line of what a test said."""
+    if report.passed:
+        return ""
+    if isinstance(report.longrepr, tuple):
+        return str(report.longrepr[2]).removeprefix("Skipped: ").splitlines()[0]
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = str(getattr(crash, "message", "") or report.longreprtext).strip()
+    line = text.splitlines()[0] if text else ""
+    for prefix in ("deepops_fixtures.errors.", "AssertionError: ", "CheckFailed: ", "Failed: "):
+        line = line.removeprefix(prefix)
+    return scrub(line)[:400]
+
+
+# -- at the end ---------------------------------------------------------------------------
+
+
+def collect_bundle(ours: Session) -> None:
+    """Collect the state of the nodes while they live, when anything failed."""
+    failed = ours.rehearsal.failure() is not None or any(o.outcome in _BAD for o in ours.outcomes)
+    nodes = _running_nodes(ours)
+    if not failed:
+        return
+    if nodes is not None and len(nodes):
+        with ours.rehearsal.journal.step("report", "collecting the state of the nodes"):
+            bundle.collect(nodes, ours.run_dir / "bundle")
+    bundle.pack(
+        ours.run_dir,
+        ("bundle", "deploy", "logs", "consoles", "events.jsonl", "cluster.json", "spec.json"),
+    )
+
+
+def learn_versions(ours: Session) -> None:
+    """Ask the cluster what runs on it, while it lives."""
+    nodes = _running_nodes(ours)
+    if nodes is None or not nodes.group("slurm-master"):
+        return
+    script = "sinfo --version; . /etc/os-release; echo $PRETTY_NAME, Linux $(uname -r)"
+    with suppress(Exception):
+        lines = nodes.slurm_controller.run_script(script, 20).splitlines()
+        slurm, system = lines[0].removeprefix("slurm-wlm ").removeprefix("slurm "), lines[-1]
+        ours.versions = {"Slurm": slurm if slurm[:1].isdigit() else "", "nodes run": system}
+
+
+def summary_html(ours: Session) -> str:
+    """Return what stands above the table of pytest-html."""
+    return page.summary(_facts(ours))
+
+
+def _facts(ours: Session) -> page.RunFacts:
+    rehearsal, checks = ours.rehearsal, ours.outcomes
+    running = None
+    with suppress(OSError, ValueError):
+        running = RunningCluster.model_validate_json((ours.run_dir / "cluster.json").read_text())
+    planned = running.nodes if running else _planned(ours)
+    failure = rehearsal.failure_reason()
+    source = rehearsal.source()
+    box = ""
+    if rehearsal.spec and running and running.provider == "vagrant":
+        box = rehearsal.spec.box
+        with suppress(DeepopsError):
+            made = Box(box, ours.settings.cache_dir)
+            box = f"{box}, recipe {made.version}"
+    network = f"{rehearsal.spec.name}: {rehearsal.spec.description}" if rehearsal.spec else ""
+    return page.RunFacts(
+        title="DeepOps Virtual",
+        verdict=verdict(ours),
+        good=_good(ours),
+        problems=[*([failure] if failure else []), *ours.problems],
+        cards=page.cards(planned, rehearsal.spec, checks),
+        network=network,
+        timeline=timeline.build(rehearsal.journal.events(), checks),
+        provenance=provenance.collect(
+            running, source, box, running.name if running else rehearsal.instance, ours.versions
+        ),
+        files=page.files_of(ours.run_dir),
+        roles=timeline.roles(rehearsal.journal.events()),
+        failures=[item for item in checks if item.outcome in _BAD],
+        slowest=sorted(checks, key=lambda item: -item.seconds)[:10],
+    )
+
+
+def _planned(ours: Session) -> list[Any]:
+    with suppress(DeepopsError):
+        return ours.rehearsal.planned_nodes()
+    return []
+
+
+def _good(ours: Session) -> bool:
+    ran = any(item.outcome == "passed" for item in ours.outcomes)
+    bad = any(item.outcome in _BAD for item in ours.outcomes)
+    return ran and not bad and not ours.problems and ours.rehearsal.failure() is None
+
+
+def verdict(ours: Session) -> str:
+    """Return what the run found, in one sentence."""
+    counts = {
+        name: sum(o.outcome == name for o in ours.outcomes) for name in ("passed", "skipped")
+    }
+    bad = sum(o.outcome in _BAD for o in ours.outcomes)
+    failure = ours.rehearsal.failure_reason()
+    if failure:
+        return failure
+    if not ours.outcomes:
+        return "The run ended before any check did."
+    skipped = f", {counts['skipped']} skipped" if counts["skipped"] else ""
+    if bad:
+        where = sorted({o.node for o in ours.outcomes if o.outcome in _BAD and o.node})
+        on = f", on {', '.join(where)}" if where else ""
+        return (
+            f"The cluster is broken: {bad} of {bad + counts['passed']} checks failed{on}{skipped}."
+        )
+    if not counts["passed"]:
+        return f"Nothing was checked: all {counts['skipped']} checks were skipped."
+    return f"The cluster works: {counts['passed']} checks passed{skipped}."
+
+
+def make_sure_of_room(config: pytest.Config, ours: Session) -> None:
+    """See whether a report can be written at all; where not, say so instead of a traceback."""
+    probe = ours.run_dir / ".room"
+    try:
+        probe.write_bytes(bytes(_REPORT_BYTES))
+    except OSError as error:
+        ours.problems.append(f"No report could be written to '{ours.run_dir}': {error.strerror}.")
+        for plugin in config.pluginmanager.get_plugins():
+            if isinstance(plugin, BaseReport):
+                vars(plugin)["_report_path"] = Path(os.devnull)
+            if type(plugin).__name__ == "LogXML":
+                vars(plugin)["logfile"] = os.devnull
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+
+
+def point_latest(ours: Session) -> None:
+    """Let ``reports/latest`` point to this run."""
+    link = ours.settings.reports / "latest"
+    partial = ours.settings.reports / f".latest-{os.getpid()}"
+    with suppress(OSError):
+        if link.is_symlink() or not link.exists():
+            partial.symlink_to(ours.run_dir.name)
+            partial.replace(link)
+
+
+def summarize(terminal: Any, config: pytest.Config, ours: Session) -> None:
+    """Say in the last lines what was found, what is left, and where the report is."""
+    terminal.section("DeepOps Virtual", sep="=")
+    phases = timeline.build(ours.rehearsal.journal.events(), ours.outcomes).phases
+    if phases:
+        terminal.write_line(
+            "time: " + ", ".join(f"{k.lower()} {duration(v)}" for k, v in phases.items())
+        )
+    failures = [item for item in ours.outcomes if item.outcome in _BAD]
+    for item in failures[:20]:
+        where = "" if item.node and item.node in item.message else f"{item.node or 'cluster'}: "
+        terminal.write_line(f"  {where}{item.message or item.name}", red=True)
+    if len(failures) > 20:
+        terminal.write_line(f"  … and {len(failures) - 20} more")
+    for problem in ours.problems:
+        terminal.write_line(problem, red=True)
+    terminal.write_line(_left(ours), yellow=bool(ours.kept))
+    terminal.write_line(f"report: {_short(Path(config.option.htmlpath or ours.run_dir))}")
+    good = _good(ours)
+    terminal.write_line(verdict(ours), bold=True, green=good, red=not good)
+
+
+def _left(ours: Session) -> str:
+    if ours.settings.inventory:
+        return "hosts: left as they were"
+    if ours.settings.attach:
+        name = ours.settings.attach
+        return f"cluster: '{name}' runs on; next: deepops-virtual destroy {name}"
+    if ours.kept:
+        return (
+            f"cluster: '{ours.kept}' was kept; next: deepops-virtual ssh {ours.kept} NODE, "
+            f"pytest --deepops-attach {ours.kept}, deepops-virtual destroy {ours.kept}"
+        )
+    if ours.problems:
+        return "cluster: not taken down cleanly, see above"
+    return (
+        "cluster: destroyed; nothing of it is left on this host"
+        if ours.rehearsal.instance
+        else "cluster: none was made"
+    )
+
+
+def _short(path: Path) -> str:
+    with suppress(ValueError):
+        return str(path.absolute().relative_to(Path.cwd()))
+    return str(path)

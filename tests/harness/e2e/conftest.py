@@ -1,0 +1,177 @@
+"""Real virtual machines for the end-to-end tests; the project's commands as a user types them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from deepops_fixtures.cluster import hypervisor
+from deepops_fixtures.cluster.ledger import LedgerBook, Snapshot
+from deepops_fixtures.cluster.running import Nodes, RunningCluster
+from deepops_fixtures.settings import Settings
+
+
+@dataclass
+class Ended:
+    """A command that has ended."""
+
+    status: int
+    output: str
+    run_dir: Path
+    seconds: float
+
+    def outcomes(self) -> dict[str, tuple[str, str]]:
+        """Return test name → (outcome, message) from the run's JUnit file."""
+        found = {}
+        for case in ElementTree.parse(self.run_dir / "junit.xml").iter("testcase"):
+            outcome, message = "passed", ""
+            for kind in ("failure", "error", "skipped"):
+                child = case.find(kind)
+                if child is not None:
+                    outcome, message = kind, f"{child.get('message')}\n{child.text}"
+            found[case.get("name", "")] = (outcome, message)
+        return found
+
+
+@dataclass
+class Started:
+    """A command that runs, its output in a file."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    reports: Path
+    begin: float = field(default_factory=time.monotonic)
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait_for(self, text: str, seconds: float = 240) -> None:
+        """Wait until the command has said something."""
+        limit = time.monotonic() + seconds
+        while text not in self.output:
+            assert self.process.poll() is None, f"it ended without '{text}':\n{self.output}"
+            assert time.monotonic() < limit, f"it did not say '{text}':\n{self.output}"
+            time.sleep(0.2)
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float = 600) -> Ended:
+        status = self.process.wait(timeout=seconds)
+        latest = self.reports / "latest"
+        return Ended(status, self.output, latest.resolve(), time.monotonic() - self.begin)
+
+
+class Commands:
+    """Runs pytest and deepops-virtual in an empty folder, as a user would."""
+
+    def __init__(self, folder: Path, project: Path) -> None:
+        self.folder = folder
+        self.project = project
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith("DEEPOPS_")}
+        self.env["PATH"] = f"{Path(sys.executable).parent}:{self.env['PATH']}"
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *command: str) -> Started:
+        log = self.folder / f"{len(self._started)}.log"
+        with log.open("wb") as sink:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT,
+                cwd=self.folder, env=self.env, start_new_session=True,
+            )  # fmt: skip
+        self._started.append(process)
+        return Started(process, log, self.folder / "reports")
+
+    def virtual(self, *arguments: str, seconds: float = 1500) -> Ended:
+        return self.start("deepops-virtual", *arguments).wait(seconds)
+
+    def start_pytest(self, *arguments: str) -> Started:
+        return self.start(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments)
+
+    def pytest(self, *arguments: str, seconds: float = 900) -> Ended:
+        return self.start_pytest(*arguments).wait(seconds)
+
+    def end(self) -> None:
+        for process in self._started:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                process.wait(timeout=120)
+
+
+@pytest.fixture
+def commands(tmp_path: Path, project: Path) -> Iterator[Commands]:
+    """The project's commands, run in an empty folder; what still runs afterwards is ended."""
+    made = Commands(tmp_path, project)
+    yield made
+    made.end()
+
+
+def book() -> LedgerBook:
+    """Return this user's ledgers."""
+    return LedgerBook(Settings.load().state_dir)
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[Callable[[], list[str]]]:
+    """A function that tells what has come to this host since the test began; the test fails when
+    it is anything at the end."""
+    before, ledgers = hypervisor.take_snapshot(), {item.name for item in book().all()}
+
+    def left() -> list[str]:
+        now = hypervisor.take_snapshot()
+        found = [text for text in now.minus(before) if "_vagrant_box_image_" not in text]
+        found += sorted(f"process {text}" for text in now.processes - before.processes)
+        found += [f"ledger {item.name}" for item in book().all() if item.name not in ledgers]
+        return found
+
+    yield left
+    assert left() == []
+
+
+@pytest.fixture(scope="session")
+def host_before() -> Snapshot:
+    """What was on this host before the first test."""
+    return hypervisor.take_snapshot()
+
+
+def nodes_of(name: str) -> Nodes:
+    """Return the nodes of an instance, their testinfra hosts with them."""
+    path = book().path(name) / "cluster.json"
+    return Nodes(RunningCluster.model_validate_json(path.read_text()))
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Name of a cluster with Slurm on it, deployed twice to see that the second time changes
+    nothing."""
+    given = request.config.getoption("--harness-cluster")
+    if given:
+        yield given
+        return
+    project = Path(__file__).resolve().parents[3]
+    commands = Commands(tmp_path_factory.mktemp("slurm"), project)
+    name = f"e2e-{secrets.token_hex(2)}"
+    try:
+        up = commands.virtual("up", "--cluster", "debian", "--name", name)
+        assert up.status == 0, up.output
+        deployed = commands.virtual("deploy", name, "--idempotence")
+        assert deployed.status == 0, deployed.output
+        yield name
+    finally:
+        commands.end()
+        if book().read(name):
+            gone = commands.virtual("destroy", name)
+            assert gone.status == 0, gone.output

@@ -1,0 +1,161 @@
+"""Options, markers, header, and what is refused before anything is created."""
+
+import pytest
+
+from deepops_fixtures.settings import Settings, option, variable
+from tests.harness.plugin.conftest import created
+
+USES_HOST = "def test_it(host):\n    assert host.check_output('echo hi') == 'hi'\n"
+CLUSTER = """\
+box: {box}
+deployment: none
+subnet: {subnet}
+nodes:
+  virtual-login:
+    groups: [slurm-master]
+    cpus: 1
+    memory: {memory}
+    disk: {disk}
+    address: 11
+"""
+
+
+def cluster(pytester, box="debian12", subnet="auto", memory=512, disk=8):
+    text = CLUSTER.format(box=box, subnet=subnet, memory=memory, disk=disk)
+    return pytester.makefile(".yml", mine=text)
+
+
+def refused(pytester, run, *arguments) -> str:
+    """Run, and return what was said; nothing may have been made and no test run."""
+    pytester.makepyfile(USES_HOST)
+    result = run(*arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR, result.stdout.str() + result.stderr.str()
+    assert [name for name in created(pytester.path) if not name.startswith(".cache")] == []
+    return f"{result.stdout.str()}\n{result.stderr.str()}"
+
+
+def test_help_teaches_every_option_with_its_variable(run):
+    text = " ".join(run("--help").stdout.str().split())
+    for name in Settings.model_fields:
+        assert option(name) in text
+        assert f"[{variable(name)}]" in text
+
+
+def test_the_markers_are_registered_and_described(run):
+    text = run("--markers").stdout.str()
+    for name in ("slurm", "services", "gpu", "kubernetes", "destructive", "slow", "faults"):
+        assert f"@pytest.mark.{name}:" in text
+    assert "@pytest.mark.nodes(*groups):" in text
+
+
+def test_the_header_names_cluster_deployment_and_accelerator(run, pytester):
+    pytester.makepyfile("def test_nothing():\n    pass\n")
+    result = run("--deepops-cluster", "debian")
+    assert "deployed by slurm-cluster.yml (distro); keep: never" in result.stdout.str()
+    result.stdout.fnmatch_lines(
+        [
+            "deepops-fixtures *: cluster 'debian': virtual-login, virtual-mgmt, virtual-gpu01; *",
+            "accelerator: tcg (asked for by --deepops-accelerator)",
+        ]
+    )
+    assert result.ret == 0
+
+
+def test_a_run_that_needs_no_cluster_makes_nothing(run, pytester):
+    pytester.makepyfile("def test_nothing():\n    pass\n")
+    result = run()
+    result.assert_outcomes(passed=1)
+    assert "DeepOps Virtual" not in result.stdout.str()
+    assert "html report" not in result.stdout.str()
+    assert created(pytester.path) == []
+
+
+def test_a_run_without_a_cluster_under_xdist_makes_nothing_either(run, pytester):
+    pytester.makepyfile("def test_nothing():\n    pass\n")
+    result = run("-n", "2")
+    result.assert_outcomes(passed=1)
+    assert created(pytester.path) == []
+
+
+def test_collecting_makes_nothing(run, pytester):
+    pytester.makepyfile(USES_HOST)
+    assert run("--collect-only").ret == 0
+    assert created(pytester.path) == []
+
+
+def test_a_setting_may_stand_in_the_ini_file(run, pytester):
+    pytester.makeini("[pytest]\ndeepops_cluster = tiny\n")
+    pytester.makepyfile("def test_nothing():\n    pass\n")
+    run().stdout.fnmatch_lines(["*cluster 'tiny': virtual-login; nothing deployed*"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--deepops-cluster", "centaur"], "There is no cluster named 'centaur'"),
+        (["--deepops-cluster", "./none.yml"], "File 'none.yml' not found"),
+        (["--deepops-keep", "sometimes"], "--deepops-keep (DEEPOPS_KEEP): 'sometimes' is refused"),
+        (["--deepops-attach", "nobody"], "There is no cluster instance named 'nobody'"),
+        (["--deepops-inventory", "none.ini"], "none.ini' not found"),
+        (["--deepops-inventory", "x", "--deepops-attach", "y"], "exclude each other"),
+        (["--deepops-source", "upstream"], "'upstream' is refused"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_bad_request_is_a_usage_error(run, pytester, arguments, said):
+    text = refused(pytester, run, *arguments)
+    assert said in text
+    assert "Traceback" not in text
+
+
+def test_a_bad_cluster_file_is_refused_with_file_line_and_field(run, pytester):
+    path = cluster(pytester, memory="lots")
+    text = refused(pytester, run, "--deepops-cluster", path)
+    assert f"{path}:8: nodes.virtual-login.memory: " in text
+
+
+def test_a_cluster_larger_than_the_memory_is_refused(run, pytester):
+    text = refused(pytester, run, "--deepops-cluster", cluster(pytester, memory=4000000))
+    assert "Cluster 'mine' needs 3.8 TiB of memory; " in text
+
+
+def test_a_cluster_larger_than_the_disk_is_refused(run, pytester):
+    text = refused(pytester, run, "--deepops-cluster", cluster(pytester, disk=4096))
+    assert "Cluster 'mine' may grow to 4.0 TiB on disk; " in text
+
+
+def test_a_box_that_nobody_has_is_refused(run, pytester):
+    text = refused(pytester, run, "--deepops-cluster", cluster(pytester, box="nobody/nothing"))
+    assert "Box 'nobody/nothing' of cluster 'mine' is neither a recipe" in text
+    assert "vagrant box add --provider libvirt nobody/nothing" in text
+
+
+def test_a_subnet_in_use_is_refused(run, pytester):
+    from deepops_fixtures.cluster import hypervisor
+
+    networks = hypervisor.subnets_in_use()
+    used = next(net for net in networks if net.is_private and not net.is_loopback)
+    subnet = f"{str(used.network_address).rpartition('.')[0]}.0/24"
+    text = refused(pytester, run, "--deepops-cluster", cluster(pytester, subnet=subnet))
+    assert f"Subnet {subnet} of cluster 'mine' is in use on this host" in text
+
+
+def test_an_inventory_that_is_none_is_refused(run, pytester):
+    path = pytester.makefile(".ini", hosts="[slurm-master\none two three\n")
+    text = refused(pytester, run, "--deepops-inventory", path)
+    assert "is not an inventory that Ansible can read" in text
+
+
+def test_an_inventory_without_hosts_is_refused(run, pytester):
+    path = pytester.makefile(".ini", hosts="[slurm-master]\n")
+    assert "has no hosts" in refused(pytester, run, "--deepops-inventory", path)
+
+
+def test_an_inventory_with_a_host_that_does_not_answer_is_refused(run, pytester):
+    path = pytester.makefile(
+        ".ini", hosts="[slurm-master]\nlost ansible_host=127.0.0.1 ansible_port=1\n"
+    )
+    pytester.makepyfile(USES_HOST)
+    result = run("--deepops-inventory", path)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "Not reachable over ssh: lost" in result.stdout.str() + result.stderr.str()

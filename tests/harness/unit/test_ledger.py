@@ -1,0 +1,67 @@
+"""The ledger: whole or not at all, and never trusted when it is not."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from deepops_fixtures.cluster.ledger import LedgerBook, Owner, Snapshot
+from deepops_fixtures.errors import DeepopsError, UsageProblem
+
+
+@pytest.fixture
+def book(tmp_path):
+    return LedgerBook(tmp_path)
+
+
+def test_what_is_written_is_read_back(ledger, book):
+    book.write(ledger("one", before=Snapshot(domains=frozenset({"other"}))))
+    seen = book.get("one")
+    assert seen.name == "one"
+    assert seen.before.domains == {"other"}
+    assert [item.name for item in book.all()] == ["one"]
+    assert book.update("one", state="up").state == book.get("one").state == "up"
+
+
+def test_its_folder_is_private(ledger, book):
+    book.write(ledger("one"))
+    assert book.path("one").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("name", ["", "two", "../one", "one/.."])
+def test_an_unknown_name_is_refused_and_the_known_ones_named(ledger, book, name):
+    book.write(ledger("one"))
+    with pytest.raises(UsageProblem, match="there are: one"):
+        book.get(name)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"name": "one"}', "\x00\x00"])
+def test_a_broken_ledger_is_named_and_not_trusted(ledger, book, text):
+    book.write(ledger("one"))
+    (book.path("one") / "ledger.json").write_text(text)
+    with pytest.raises(DeepopsError, match=r"ledger\.json"):
+        book.read("one")
+
+
+def test_an_instance_is_an_orphan_when_its_owner_is_gone_and_nobody_meant_to_keep_it(ledger, book):
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    import psutil
+
+    owner = Owner(pid=child.pid, started=psutil.Process(child.pid).create_time(), user="me")
+    book.write(ledger("dead", owner=owner))
+    book.write(ledger("kept", owner=owner, kept=True))
+    book.write(ledger("mine"))
+    assert book.orphans() == []
+    child.communicate(b"\n")
+    assert [item.name for item in book.orphans()] == ["dead"]
+
+
+def test_a_later_process_of_the_same_number_is_not_the_owner():
+    assert not Owner(pid=os.getpid(), started=12345.0, user="me").alive
+
+
+def test_a_snapshot_tells_what_has_come():
+    before = Snapshot(domains=frozenset({"a"}), volumes=frozenset({"default/x"}))
+    now = Snapshot(domains=frozenset({"a", "b"}), networks=frozenset({"n"}))
+    assert now.minus(before) == ["domain b", "network n"]

@@ -1,0 +1,78 @@
+"""What Ansible's events say of a run."""
+
+import json
+
+from deepops_fixtures.deploy.results import DeployResult, EventReader
+
+
+def read(*events: tuple[str, dict]) -> DeployResult:
+    result = DeployResult(playbook="p.yml", source="distro")
+    reader = EventReader(result)
+    for second, (kind, data) in enumerate(events):
+        reader.read({"event": kind, "event_data": data}, 100.0 + second)
+    return result
+
+
+def start(uuid: str, task: str, role: str = "munge") -> tuple[str, dict]:
+    return "playbook_on_task_start", {"task_uuid": uuid, "task": task, "role": role, "play": "P"}
+
+
+def ok(uuid: str, host: str, changed: bool = False) -> tuple[str, dict]:
+    return "runner_on_ok", {"task_uuid": uuid, "host": host, "res": {"changed": changed}}
+
+
+def test_a_task_takes_until_its_last_host_and_is_as_bad_as_its_worst():
+    result = read(start("1", "Run munge"), ok("1", "a"), ok("1", "b", True),
+                  ("playbook_on_stats", {}))  # fmt: skip
+    task = result.tasks[0]
+    assert (task.seconds, task.status, task.hosts) == (2.0, "changed", {"a": "ok", "b": "changed"})
+    assert result.finished
+    assert result.changed == {"munge : Run munge": ["b"]}
+    assert result.roles == {"munge": 2.0}
+
+
+def test_the_first_failure_is_kept_with_its_output():
+    failed = {"task_uuid": "1", "host": "b",
+              "res": {"msg": "non-zero return code", "stderr": "no such unit"}}  # fmt: skip
+    later = {"task_uuid": "1", "host": "a", "res": {"msg": "other"}}
+    result = read(start("1", "Run"), ("runner_on_failed", failed), ("runner_on_failed", later))
+    assert result.failure is not None
+    assert (result.failure.host, result.failure.role) == ("b", "munge")
+    assert "no such unit" in result.failure.message
+    assert not result.finished
+
+
+def test_an_ignored_failure_is_none():
+    data = {"task_uuid": "1", "host": "a", "ignore_errors": True, "res": {"msg": "x"}}
+    result = read(start("1", "Look"), ("runner_on_failed", data))
+    assert result.failure is None
+
+
+def test_a_failed_item_of_a_loop_is_named():
+    data = {
+        "task_uuid": "1",
+        "host": "a",
+        "res": {
+            "msg": "One or more items failed",
+            "results": [
+                {"item": "/home", "failed": False},
+                {"item": "/sw", "failed": True, "msg": "no space left"},
+            ],
+        },
+    }
+    result = read(start("1", "Make"), ("runner_on_failed", data))
+    assert result.failure is not None
+    assert "/sw: no space left" in result.failure.message
+
+
+def test_an_unreachable_host_is_a_failure():
+    data = {"task_uuid": "1", "host": "a", "res": {"msg": "Connection refused"}}
+    result = read(start("1", "Run"), ("runner_on_unreachable", data))
+    assert result.failure is not None
+    assert result.tasks[0].status == "unreachable"
+
+
+def test_the_written_result_has_the_derived_values():
+    data = json.loads(read(start("1", "Run"), ok("1", "a", True)).as_json())
+    assert data["changed"] == {"munge : Run": ["a"]}
+    assert data["roles"] == {"munge": 1.0}

@@ -1,1 +1,0 @@
-"""Checks of what every node runs: services, names, clocks, trust, shared folders, logs."""
