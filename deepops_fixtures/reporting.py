@@ -88,6 +88,7 @@ def decorate(
         report.user_properties.append(("node", node))
     if not report.failed:
         return
+    _shorten_for_summary(call, report)
     commands = list(ours.commands)
     logs = _journals(ours, sorted({command.node for command in commands}), call.start)
     evidence = extras.html(page.evidence(commands[-30:], logs))
@@ -99,6 +100,15 @@ def decorate(
     ]
     if lines:
         report.sections.append(("last commands on the nodes", scrub("\n".join(lines))))
+
+
+def _shorten_for_summary(call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
+    """Keep a stage's failure to one line where pytest repeats it: under CI its short summary would
+    print the whole message, serial consoles and all, a second time."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    told = call.excinfo is not None and isinstance(call.excinfo.value, pytest.fail.Exception)
+    if crash is not None and told and crash.message.strip():
+        crash.message = crash.message.strip().splitlines()[0]
 
 
 def _node_of(item: pytest.Item) -> str:

@@ -110,6 +110,7 @@ def test_a_machine_that_does_not_answer_is_shown_with_its_console(
     vagrant_before(
         '$real "$@" & wait_for_domain; sleep 8; virsh -c qemu:///system suspend $domain; wait'
     )
+    commands.env["CI"] = "true"  # where pytest's short summary repeats whole messages
     run = commands.pytest(*TINY, module(), "--deepops-up-timeout", "40")
     assert run.status == 1, run.output
     assert "'vagrant up' did not end within 40 s and was stopped" in run.output
