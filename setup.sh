@@ -239,11 +239,11 @@ unsupported() {
 
 check() {
   local bad=0 missing
-  missing=$(missing_packages | tr '\n' ' ')
+  missing=$(missing_packages | xargs)
   if [[ -n $missing ]]; then say "missing packages: $missing"; bad=1; else say "packages: ok"; fi
   if libvirt_answers; then say "libvirt: ok"; else say "libvirt does not answer at qemu:///system"; bad=1; fi
   if kvm_device_wrong; then say "/dev/kvm is $(stat -c '%U:%G %a' /dev/kvm), not root:kvm 660"; bad=1; fi
-  missing=$(missing_groups | tr '\n' ' ')
+  missing=$(missing_groups | xargs)
   if [[ -n $missing ]]; then say "user '$USER_NAME' is not in: $missing"; bad=1; else say "groups: ok"; fi
   if venv_ready; then say "Python environment: ok"; else say "Python environment in $VENV is missing or out of date"; bad=1; fi
   if ((bad)); then say "To put this right, run: ./setup.sh"; fi
@@ -272,11 +272,11 @@ main() {
   mkdir -p "$LOG_DIR"
 
   local missing
-  missing=$(missing_packages | tr '\n' ' ')
+  missing=$(missing_packages | xargs)
   if [[ -n $missing ]]; then step "Installing packages ($missing)" install_packages; fi
   if kvm_device_wrong; then step "Giving /dev/kvm to group kvm" mend_kvm_device; fi
   if ! libvirt_answers; then step "Starting libvirt" start_libvirt; fi
-  missing=$(missing_groups | tr '\n' ' ')
+  missing=$(missing_groups | xargs)
   # shellcheck disable=SC2086
   if [[ -n $missing ]]; then step "Adding $USER_NAME to $missing" join_groups $missing; fi
   if ! venv_ready; then step "Making the Python environment in $VENV" make_venv; fi

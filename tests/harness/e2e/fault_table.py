@@ -16,6 +16,7 @@ UNITS = "test_every_service_of_the_node_runs_and_comes_back_after_a_reboot"
 PORTS = "test_every_service_of_the_node_listens_on_its_port"
 MOUNTED = "test_home_and_sw_are_mounted_from_the_server"
 READY = "test_the_compute_node_is_ready_for_jobs"
+NO_CONTROLLER = f"slurmctld on '{LOGIN}' does not answer"
 
 
 @dataclass(frozen=True)
@@ -102,5 +103,69 @@ FAULTS = (
         "fallocate -l $(($(df --output=avail -B1 / | tail -n 1) - 100000000)) /var/filler",
         "rm /var/filler",
         {f"test_the_node_has_room_on_its_disks[{MGMT}]": f"{MGMT}: nearly full"},
+    ),
+    Fault(
+        "slurmctld-stopped", LOGIN,
+        "systemctl stop slurmctld", "systemctl start slurmctld",
+        {
+            f"{UNITS}[{LOGIN}]": "slurmctld.service is inactive",
+            f"{PORTS}[{LOGIN}]": "nothing listens for slurmctld (6817/tcp)",
+            "test_slurmctld_answers": "does not answer 'scontrol ping'",
+            "test_partition_batch_is_up_and_default_and_has_every_compute_node": NO_CONTROLLER,
+            f"{READY}[{GPU}]": NO_CONTROLLER,
+            f"{READY}[{MGMT}]": NO_CONTROLLER,
+            f"test_slurm_knows_the_cpus_the_node_has[{GPU}]": NO_CONTROLLER,
+            f"test_slurm_knows_the_cpus_the_node_has[{MGMT}]": NO_CONTROLLER,
+            f"test_slurm_knows_the_memory_the_node_has[{GPU}]": NO_CONTROLLER,
+            f"test_slurm_knows_the_memory_the_node_has[{MGMT}]": NO_CONTROLLER,
+        },
+    ),
+    Fault(
+        "slurmdbd-stopped", LOGIN,
+        "systemctl stop slurmdbd", "systemctl start slurmdbd",
+        {
+            f"{UNITS}[{LOGIN}]": "slurmdbd.service is inactive",
+            f"{PORTS}[{LOGIN}]": "nothing listens for slurmdbd (6819/tcp)",
+            "test_the_cluster_is_registered_in_accounting": "slurmdbd",
+            "test_accounting_knows_the_finished_job_its_user_and_its_exit_code": "slurmdbd",
+        },
+    ),
+    Fault(
+        "clock-off", MGMT,
+        "systemctl stop chrony; date -s '+40 seconds'",
+        "date -s '-40 seconds'; systemctl start chrony; chronyc -a 'burst 4/4'; "
+        "chronyc waitsync 30 0.5",
+        {
+            f"{UNITS}[{MGMT}]": "chrony.service is inactive",
+            "test_the_clocks_of_all_nodes_agree": f"{MGMT} is 4",
+            f"test_the_clock_of_the_node_follows_a_source[{MGMT}]": f"{MGMT}: chrony",
+        },
+    ),
+    Fault(
+        "jobs-not-confined", GPU,
+        "cp -p /etc/slurm/cgroup.conf /etc/pam.d/sshd /root/; "
+        "sed -i '/^Constrain/s/=yes/=no/' /etc/slurm/cgroup.conf; "
+        "sed -i /pam_slurm_adopt/d /etc/pam.d/sshd; systemctl restart slurmd",
+        "cp -p /root/cgroup.conf /etc/slurm/; cp -p /root/sshd /etc/pam.d/; "
+        "systemctl restart slurmd",
+        {
+            "test_every_node_has_the_same_slurm_configuration": f"controller's on {GPU}",
+            f"test_ssh_to_the_compute_node_is_refused_without_a_job[{GPU}]":
+                f"has no job on {GPU} and got in",
+            "test_a_job_sees_only_the_cpus_it_asked_for": f"on {GPU} (2 CPUs) could take 2",
+            "test_a_job_over_its_memory_is_killed_and_its_node_survives":
+                "took 400 MiB with 80 MiB granted and is COMPLETED",
+        },
+    ),
+    Fault(
+        "neglected", MGMT,
+        "chmod 0644 /etc/munge/munge.key; systemd-run --unit=neglected false; "
+        "echo '<2>EXT4-fs error (device vda1): made up by a test' > /dev/kmsg",
+        "chmod 0400 /etc/munge/munge.key; systemctl reset-failed neglected; dmesg --clear",
+        {
+            f"test_munge_key_can_be_read_by_munge_alone[{MGMT}]": "munge.key is munge:munge 644",
+            f"test_no_unit_of_the_node_has_failed[{MGMT}]": "neglected.service",
+            f"test_the_kernel_of_the_node_has_not_complained[{MGMT}]": "EXT4-fs error",
+        },
     ),
 )  # fmt: skip
