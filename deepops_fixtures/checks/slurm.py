@@ -73,11 +73,21 @@ class Slurm:
         return " is UP" in self.controller.host.run("timeout 30 scontrol ping").stdout
 
     def accounting(self, job_id: int) -> list[AccountingRecord]:
-        """Return the job and its steps from the accounting database ([] when it knows none)."""
+        """Return the job and its steps from the accounting database ([] when it knows none).
+
+        Raises CheckFailed when the database does not answer.
+        """
+        __tracebackhide__ = True
         columns = AccountingRecord.FORMAT
-        command = f"timeout 30 sacct --parsable2 --noheader --format={columns} -j {job_id}"
-        output = self.controller.host.check_output(command)
-        return [AccountingRecord.parse(line) for line in output.splitlines()]
+        done = self.controller.host.run(
+            f"timeout 30 sacct --parsable2 --noheader --format={columns} -j {job_id}"
+        )
+        if done.rc != 0:
+            raise CheckFailed(
+                f"slurmdbd on '{self.controller.name}' does not answer sacct: "
+                + (done.stderr.strip() or f"exit status {done.rc}")
+            )
+        return [AccountingRecord.parse(line) for line in done.stdout.splitlines()]
 
     # -- what a user does -------------------------------------------------------------------
 

@@ -58,7 +58,7 @@ def _script(node: Node) -> str:
     for group, sections in SECTIONS.items():
         if not group or group in node.groups:
             for name, command in sections.items():
-                lines.append(f"echo; echo '{_MARK} {name}'; timeout 20 sh -c {_quoted(command)}")
+                lines.append(f"echo; echo '{_MARK} {name}'; timeout 10 sh -c {_quoted(command)}")
     return "\n".join(lines)
 
 

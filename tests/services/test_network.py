@@ -39,7 +39,9 @@ def test_the_clocks_of_all_nodes_agree(deepops: Nodes, clocks: Clocks):
 
 @pytest.mark.nodes("slurm-cluster")
 def test_the_clock_of_the_node_follows_a_source(node: Node):
-    tracking = node.host.check_output("chronyc -c tracking").split(",")
+    done = node.host.run("chronyc -c tracking")
+    assert done.rc == 0, f"{node.name}: chrony does not answer: {done.stdout.strip()}"
+    tracking = done.stdout.strip().split(",")
     reference, stratum, leap = tracking[1], int(tracking[2]), tracking[-1]
     assert leap != "Not synchronised" and 0 < stratum < 16, (
         f"{node.name}: chrony follows '{reference or 'nobody'}' at stratum {stratum} ({leap})"

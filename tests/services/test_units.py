@@ -39,5 +39,5 @@ def test_the_node_has_room_on_its_disks(node: Node):
 
 def test_the_kernel_of_the_node_has_not_complained(node: Node):
     pattern = "BUG:|Oops:|soft lockup|I/O error|EXT4-fs error|blocked for more than"
-    lines = node.host.run("dmesg | grep -E %s | tail -n 5", pattern).stdout
-    assert not lines, f"{node.name}: the kernel log has\n{lines}"
+    lines = node.host.run("dmesg | grep -E %s | tail -n 5", pattern).stdout.splitlines()
+    assert not lines, f"{node.name}: the kernel said {'; '.join(lines)}"

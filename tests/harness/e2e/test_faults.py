@@ -4,29 +4,42 @@ import pytest
 
 from deepops_fixtures.checks import Slurm, wait_until
 from tests.harness.e2e.conftest import Commands, nodes_of
-from tests.harness.e2e.fault_table import FAULTS, Fault
+from tests.harness.e2e.fault_table import FAULTS, ROUNDS, Fault
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_a_fault_turns_red_exactly_the_checks_that_name_it(
-    fault: Fault, slurm_cluster: str, commands: Commands
+def test_every_fault_of_the_table_is_tried_once():
+    assert sorted(fault.name for together in ROUNDS for fault in together) == sorted(
+        fault.name for fault in FAULTS
+    )
+
+
+@pytest.mark.parametrize(
+    "faults", ROUNDS, ids=lambda faults: "+".join(fault.name for fault in faults)
+)
+def test_faults_turn_red_exactly_the_checks_that_name_them(
+    faults: tuple[Fault, ...], slurm_cluster: str, commands: Commands
 ):
     nodes = nodes_of(slurm_cluster)
-    host, slurm = nodes[fault.node].host, Slurm(nodes)
+    slurm = Slurm(nodes)
     wait_until("the cluster is whole", slurm.all_obstacles, lambda found: not found, 120)
-    host.run_expect([0], fault.break_it)
+    broken = []
     try:
+        for fault in faults:
+            broken.append(fault)
+            nodes[fault.node].host.run_expect([0], fault.break_it)
         checks = [str(commands.project / "tests" / name) for name in ("slurm", "services")]
         select = ["-m", "not destructive and not late", "-n", "3", "-q"]
         run = commands.pytest(*checks, "--deepops-attach", slurm_cluster, *select)
     finally:
-        host.run_expect([0], fault.mend_it)
+        for fault in reversed(broken):
+            nodes[fault.node].host.run_expect([0], fault.mend_it)
     outcomes = run.outcomes()
     red = {name: text for name, (kind, text) in outcomes.items() if kind in ("failure", "error")}
-    assert set(red) == set(fault.red), run.output
-    silent = {name: red[name] for name, cause in fault.red.items() if cause not in red[name]}
+    expected = {name: cause for fault in faults for name, cause in fault.red.items()}
+    assert set(red) == set(expected), run.output
+    silent = {name: red[name] for name, cause in expected.items() if cause not in red[name]}
     assert not silent, "red without the cause in the message"
     assert run.status == 1
     assert (run.run_dir / "bundle.tar.gz").is_file()
