@@ -12,7 +12,7 @@ readonly OS_RELEASE="${DEEPOPS_OS_RELEASE:-/etc/os-release}"
 
 readonly APT_PACKAGES=(
   qemu-system-x86 qemu-utils ovmf libvirt-daemon libvirt-daemon-system libvirt-clients dnsmasq-base iptables
-  vagrant vagrant-libvirt mmdebstrap debian-archive-keyring fakeroot e2fsprogs fdisk grub-pc-bin tini
+  vagrant vagrant-libvirt mmdebstrap uidmap debian-archive-keyring fakeroot e2fsprogs fdisk grub-pc-bin tini
   openssh-client rsync gcc pkg-config libvirt-dev python3-dev python3-venv
 )
 readonly DNF_PACKAGES=(
@@ -230,7 +230,7 @@ unsupported() {
     echo "  - QEMU for x86_64 (qemu-system-x86_64, qemu-img) and OVMF"
     echo "  - libvirt 8 or newer with its development files, running, and this user in its 'libvirt' group"
     echo "  - Vagrant 2.2.19 or newer with the vagrant-libvirt plugin 0.7 or newer"
-    echo "  - to build the Debian box: mmdebstrap, fakeroot, e2fsprogs, sfdisk, GRUB's i386-pc modules"
+    echo "  - to build the Debian box: mmdebstrap, newuidmap, fakeroot, e2fsprogs, sfdisk, GRUB's i386-pc modules"
     echo "  - Python 3.10 or newer with venv, a C compiler, pkg-config, an OpenSSH client, rsync"
     echo "  - python3 -m venv .venv && .venv/bin/pip install -e '.[dev]'"
   } >&2
