@@ -176,7 +176,7 @@ class Node:
             return str(self.host.run(command).stdout).strip()
         try:
             done = subprocess.run(
-                ["ssh", "-F", str(self._ssh_config), "-o", "BatchMode=yes", self.name, command],
+                ["ssh", "-F", str(self._ssh_config), "-o", "ConnectTimeout=8", self.name, command],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=seconds,
