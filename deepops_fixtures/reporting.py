@@ -88,6 +88,7 @@ def decorate(
         report.user_properties.append(("node", node))
     if not report.failed:
         return
+    ours.failures += 1
     _shorten_for_summary(call, report)
     commands = list(ours.commands)
     logs = _journals(ours, sorted({command.node for command in commands}), call.start)

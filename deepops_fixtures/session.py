@@ -50,6 +50,8 @@ class Session:
         self.worker = worker
         self.rehearsal = Rehearsal(settings, run_dir)
         self.commands: list[CommandRecord] = []
+        #: How many tests have failed in this process.
+        self.failures = 0
         #: Set by the controller when something outside the tests failed (teardown, interruption).
         self.problems: list[str] = []
         self.kept = ""

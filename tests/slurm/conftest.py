@@ -1,5 +1,7 @@
 """What the checks of jobs stand on."""
 
+from collections.abc import Callable
+
 import pytest
 
 from deepops_fixtures.checks import Slurm
@@ -7,16 +9,32 @@ from deepops_fixtures.session import Session
 
 
 @pytest.fixture(scope="session")
-def working_slurm(slurm: Slurm) -> Slurm:
+def obstacles(slurm: Slurm, deepops_session: Session) -> Callable[[], list[str]]:
+    """A function that tells why no job can be expected to run; it looks again whenever a test has
+    failed since, so that what breaks half-way costs one test its patience and not every test."""
+    seen: list[str] = []
+    looked_at = -1
+
+    def look() -> list[str]:
+        nonlocal seen, looked_at
+        if looked_at != deepops_session.failures:
+            seen, looked_at = slurm.all_obstacles(), deepops_session.failures
+        return seen
+
+    return look
+
+
+@pytest.fixture
+def working_slurm(slurm: Slurm, obstacles: Callable[[], list[str]]) -> Slurm:
     """Slurm, with every compute node fit for jobs; anything else has a check of its own that is
     red then."""
-    obstacles = slurm.all_obstacles()
-    if obstacles:
-        pytest.skip("no job can be expected to run: " + "; ".join(obstacles))
+    found = obstacles()
+    if found:
+        pytest.skip("no job can be expected to run: " + "; ".join(found))
     return slurm
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def overtime_job(working_slurm: Slurm, deepops_session: Session) -> int:
     """The number of a job that runs over its limit of a minute; one for all processes of a run.
 
