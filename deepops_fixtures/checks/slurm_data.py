@@ -72,6 +72,8 @@ class SlurmNode:
     reason: str = ""
     address: str = ""
     gres: str = ""
+    #: When the slurmd that slurmctld last heard from began ('2026-11-24T04:02:00').
+    slurmd_start: str = ""
 
     @property
     def ready(self) -> bool:
@@ -100,6 +102,7 @@ class SlurmNode:
             reason=pairs.get("Reason", ""),
             address=pairs.get("NodeAddr", ""),
             gres=pairs.get("Gres", "").replace("(null)", ""),
+            slurmd_start=pairs.get("SlurmdStartTime", ""),
         )
 
 

@@ -27,6 +27,7 @@ def test_a_restart_of_slurmctld_keeps_the_queue(working_slurm: Slurm):
 def test_a_compute_node_comes_back_after_a_reboot(working_slurm: Slurm):
     node = working_slurm.cluster.slurm_nodes[-1]
     before = node.host.check_output("cat /proc/sys/kernel/random/boot_id")
+    slurmd_before = working_slurm.nodes[node.name].slurmd_start
     node.host.run("systemd-run --on-active=1 systemctl reboot")
     node.reconnect()
 
@@ -37,10 +38,12 @@ def test_a_compute_node_comes_back_after_a_reboot(working_slurm: Slurm):
     wait_until(
         f"{node.name} answers after its reboot", boot, lambda new: new not in ("", before), 240
     )
+    # slurmctld notices late that a node was gone: a job sent before the new slurmd has registered
+    # would wait for the old one.
     wait_until(
         f"{node.name} is ready for jobs after its reboot",
         lambda: working_slurm.nodes[node.name],
-        lambda seen: seen.ready,
+        lambda seen: seen.ready and seen.slurmd_start != slurmd_before,
         180,
         evidence=lambda: working_slurm.log(node),
     )

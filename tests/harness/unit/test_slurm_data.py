@@ -29,7 +29,7 @@ def test_a_node_is_read_with_its_hardware():
     assert (seen.name, seen.cpus, seen.cpus_allocated, seen.real_memory, seen.gres) == (
         "virtual-gpu01", 2, 1, 973, "gpu:1",
     )  # fmt: skip
-    assert seen.address == "10.86.1.13"
+    assert (seen.address, seen.slurmd_start) == ("10.86.1.13", "2026-11-24T04:02:00")
 
 
 @pytest.mark.parametrize(
