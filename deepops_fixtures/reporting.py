@@ -244,7 +244,9 @@ def _facts(ours: Session) -> page.RunFacts:
         files=page.files_of(ours.run_dir),
         roles=timeline.roles(rehearsal.journal.events()),
         failures=[item for item in checks if item.outcome in _BAD],
-        slowest=sorted(checks, key=lambda item: -item.seconds)[:10],
+        slowest=sorted(
+            timeline.own_time(checks, rehearsal.journal.events()), key=lambda item: -item.seconds
+        )[:10],
     )
 
 

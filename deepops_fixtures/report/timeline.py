@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deepops_fixtures.journal import Event
 from deepops_fixtures.live import duration
@@ -60,7 +60,7 @@ class Timeline:
 
 def build(events: Sequence[Event], checks: Iterable[CheckOutcome]) -> Timeline:
     """Return the timeline of a run from its journal and its checks."""
-    checks = list(checks)
+    checks = own_time(checks, events)
     moments = [event.time - (event.seconds or 0) for event in events] + [
         item.begin for item in checks
     ]
@@ -73,6 +73,17 @@ def build(events: Sequence[Event], checks: Iterable[CheckOutcome]) -> Timeline:
         segments.append(Segment(lane, item.name, item.begin - zero, item.seconds, item.outcome))
     total = max((item.begin + item.seconds for item in segments), default=0.0)
     return Timeline(tuple(segments), total)
+
+
+def own_time(checks: Iterable[CheckOutcome], events: Sequence[Event]) -> list[CheckOutcome]:
+    """Return the checks without the time that those which met no cluster yet waited for it."""
+    ends = [e.time for e in events if e.kind == "end" and e.phase in ("box", "up", "deploy")]
+    found = []
+    for item in checks:
+        last = item.begin + item.seconds
+        begin = max((end for end in ends if item.begin < end < last), default=item.begin)
+        found.append(replace(item, begin=begin, seconds=round(last - begin, 3)))
+    return found
 
 
 def _steps(events: Sequence[Event], zero: float) -> list[Segment]:

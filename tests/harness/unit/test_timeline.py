@@ -68,3 +68,14 @@ def test_a_step_says_how_it_ended(tmp_path):
         pass
     ends = [(e.what, e.status) for e in journal.events() if e.kind == "end"]
     assert ends == [("a", "failed"), ("b", "interrupted"), ("c", "ok")]
+
+
+def test_the_check_that_waited_for_the_cluster_is_charged_its_own_time_only():
+    waited = CheckOutcome("t.py::test_first", "skipped", 95.0, 48.0)
+    own = timeline.own_time([waited, *CHECKS], EVENTS)
+    assert [(item.begin, item.seconds) for item in own] == [
+        (140.0, 3.0),
+        (165.0, 5.0),
+        (166.0, 2.0),
+    ]
+    assert timeline.build(EVENTS, [waited]).phases["Checks"] == pytest.approx(3.0)
