@@ -28,7 +28,7 @@ def test_a_compute_node_comes_back_after_a_reboot(working_slurm: Slurm):
     node = working_slurm.cluster.slurm_nodes[-1]
     before = node.host.check_output("cat /proc/sys/kernel/random/boot_id")
     slurmd_before = working_slurm.nodes[node.name].slurmd_start
-    node.host.run("systemd-run --on-active=1 systemctl reboot")
+    node.host.run("systemd-run --on-active=1 --timer-property=AccuracySec=100ms systemctl reboot")
     node.reconnect()
 
     def boot() -> str:
