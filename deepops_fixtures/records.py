@@ -44,6 +44,11 @@ class CheckOutcome:
     worker: str = ""
 
     @property
+    def bad(self) -> bool:
+        """Whether it speaks against the cluster."""
+        return self.outcome in ("failed", "error")
+
+    @property
     def name(self) -> str:
         """The test's own name, without its file."""
         return self.nodeid.rsplit("::", 1)[-1]

@@ -28,7 +28,6 @@ from deepops_fixtures.session import Session, needs_cluster
 _JOURNAL = "timeout 10 journalctl --no-pager -q -o short-iso --since=@{since} -n 40"
 #: Room that the reports of a run take at most.
 _REPORT_BYTES = 2 * 1024 * 1024
-_BAD = ("failed", "error")
 
 
 # -- before the first test ----------------------------------------------------------------
@@ -131,11 +130,15 @@ def _journals(ours: Session, names: list[str], since: float) -> dict[str, str]:
     return logs
 
 
-def _running_nodes(ours: Session) -> Nodes | None:
-    path = ours.run_dir / "cluster.json"
+def _running(ours: Session) -> RunningCluster | None:
     with suppress(OSError, ValueError):
-        return Nodes(RunningCluster.model_validate_json(path.read_text()))
+        return RunningCluster.model_validate_json((ours.run_dir / "cluster.json").read_text())
     return None
+
+
+def _running_nodes(ours: Session) -> Nodes | None:
+    running = _running(ours)
+    return Nodes(running) if running else None
 
 
 def remember_outcome(ours: Session, report: pytest.TestReport) -> None:
@@ -185,7 +188,7 @@ def _cause(report: pytest.TestReport) -> str:
 
 def collect_bundle(ours: Session) -> None:
     """Collect the state of the nodes while they live, when anything failed."""
-    failed = ours.rehearsal.failure() is not None or any(o.outcome in _BAD for o in ours.outcomes)
+    failed = ours.rehearsal.failure() is not None or any(o.bad for o in ours.outcomes)
     nodes = _running_nodes(ours)
     if not failed:
         return
@@ -217,9 +220,8 @@ def summary_html(ours: Session) -> str:
 
 def _facts(ours: Session) -> page.RunFacts:
     rehearsal, checks = ours.rehearsal, ours.outcomes
-    running = None
-    with suppress(OSError, ValueError):
-        running = RunningCluster.model_validate_json((ours.run_dir / "cluster.json").read_text())
+    events = rehearsal.journal.events()
+    running = _running(ours)
     planned = running.nodes if running else _planned(ours)
     failure = rehearsal.failure_reason()
     source = rehearsal.source()
@@ -237,16 +239,14 @@ def _facts(ours: Session) -> page.RunFacts:
         problems=[*([failure] if failure else []), *ours.problems],
         cards=page.cards(planned, rehearsal.spec, checks),
         network=network,
-        timeline=timeline.build(rehearsal.journal.events(), checks),
+        timeline=timeline.build(events, checks),
         provenance=provenance.collect(
             running, source, box, running.name if running else rehearsal.instance, ours.versions
         ),
         files=page.files_of(ours.run_dir),
-        roles=timeline.roles(rehearsal.journal.events()),
-        failures=[item for item in checks if item.outcome in _BAD],
-        slowest=sorted(
-            timeline.own_time(checks, rehearsal.journal.events()), key=lambda item: -item.seconds
-        )[:10],
+        roles=timeline.roles(events),
+        failures=[item for item in checks if item.bad],
+        slowest=sorted(timeline.own_time(checks, events), key=lambda item: -item.seconds)[:10],
     )
 
 
@@ -258,7 +258,7 @@ def _planned(ours: Session) -> list[Any]:
 
 def _good(ours: Session) -> bool:
     ran = any(item.outcome == "passed" for item in ours.outcomes)
-    bad = any(item.outcome in _BAD for item in ours.outcomes)
+    bad = any(item.bad for item in ours.outcomes)
     return ran and not bad and not ours.problems and ours.rehearsal.failure() is None
 
 
@@ -267,7 +267,7 @@ def verdict(ours: Session) -> str:
     counts = {
         name: sum(o.outcome == name for o in ours.outcomes) for name in ("passed", "skipped")
     }
-    bad = sum(o.outcome in _BAD for o in ours.outcomes)
+    bad = sum(o.bad for o in ours.outcomes)
     failure = ours.rehearsal.failure_reason()
     if failure:
         return failure
@@ -275,7 +275,7 @@ def verdict(ours: Session) -> str:
         return "The run ended before any check did."
     skipped = f", {counts['skipped']} skipped" if counts["skipped"] else ""
     if bad:
-        where = sorted({o.node for o in ours.outcomes if o.outcome in _BAD and o.node})
+        where = sorted({o.node for o in ours.outcomes if o.bad and o.node})
         on = f", on {', '.join(where)}" if where else ""
         return (
             f"The cluster is broken: {bad} of {bad + counts['passed']} checks failed{on}{skipped}."
@@ -320,7 +320,7 @@ def summarize(terminal: Any, config: pytest.Config, ours: Session) -> None:
         terminal.write_line(
             "time: " + ", ".join(f"{k.lower()} {duration(v)}" for k, v in phases.items())
         )
-    failures = [item for item in ours.outcomes if item.outcome in _BAD]
+    failures = [item for item in ours.outcomes if item.bad]
     for item in failures[:20]:
         where = "" if item.node and item.node in item.message else f"{item.node or 'cluster'}: "
         terminal.write_line(f"  {where}{item.message or item.name}", red=True)

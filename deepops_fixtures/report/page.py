@@ -73,7 +73,7 @@ def cards(
     found = []
     for node in nodes:
         mine = [item for item in checks if item.node == node.name and item.outcome != "skipped"]
-        bad = sum(item.outcome in ("failed", "error") for item in mine)
+        bad = sum(item.bad for item in mine)
         plan = spec.nodes.get(node.name) if spec else None
         size = ""
         if plan:
