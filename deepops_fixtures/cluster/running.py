@@ -20,6 +20,7 @@ import testinfra.host
 from pydantic import BaseModel, ConfigDict
 
 from deepops_fixtures import facts
+from deepops_fixtures.cluster import ssh
 from deepops_fixtures.records import CommandRecord
 
 
@@ -162,13 +163,7 @@ class Node:
         """Drop the shared ssh connection, which a reboot leaves hanging; the next command opens
         another."""
         if self._ssh_config:
-            for login in ([], ["-l", "root"]):
-                subprocess.run(
-                    ["ssh", "-F", str(self._ssh_config), "-O", "exit", *login, self.name],
-                    check=False,
-                    capture_output=True,
-                    timeout=10,
-                )
+            ssh.close_connections(self._ssh_config, [self.name])
 
     def try_command(self, command: str, seconds: int = 20) -> str:
         """Return a command's output, '' while the node does not answer (during a reboot)."""
