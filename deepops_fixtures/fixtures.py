@@ -38,14 +38,30 @@ def _reach(stage: Callable[[], RunningCluster]) -> RunningCluster:
 def virtual_cluster(deepops_session: Session) -> Nodes:
     """The nodes of the running cluster, by name and by group; nothing is deployed on their
     account."""
-    return deepops_session.nodes(_reach(deepops_session.rehearsal.ensure_up))
+    rehearsal = deepops_session.rehearsal
+    running = _reach(rehearsal.ensure_up)
+    if rehearsal.goes_back and rehearsal.target == "up":
+        rehearsal.remember_baseline()
+    return deepops_session.nodes(running)
 
 
 @pytest.fixture(scope="session")
 def deepops(virtual_cluster: Nodes, deepops_session: Session) -> Nodes:
     """The nodes of the running cluster, with DeepOps applied to them."""
-    _reach(deepops_session.rehearsal.ensure_deployed)
+    rehearsal = deepops_session.rehearsal
+    _reach(rehearsal.ensure_deployed)
+    if rehearsal.goes_back:
+        rehearsal.remember_baseline()
     return virtual_cluster
+
+
+@pytest.fixture
+def pristine_cluster(deepops: Nodes, deepops_session: Session) -> Nodes:
+    """The nodes of the cluster as it was after its deployment: what earlier tests did is undone
+    first, and no other test runs meanwhile."""
+    if not deepops_session.rehearsal.disposable:
+        pytest.skip("these hosts are not ours to put back")
+    return deepops
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from deepops_fixtures import __version__, reporting, signals
+from deepops_fixtures import __version__, isolation, reporting, signals
 from deepops_fixtures.cluster.providers.vagrant import choose_accelerator
 from deepops_fixtures.errors import DeepopsError, UsageProblem
 from deepops_fixtures.live import Live, colours_wanted
@@ -140,7 +140,10 @@ def _subject(session: Session) -> str:
     assert spec is not None
     source = session.rehearsal.source()
     what = f"deployed by {source.playbook.name} ({source.name})" if source else "nothing deployed"
-    return f"cluster '{spec.name}': {', '.join(spec.nodes)}; {what}; keep: {settings.keep}"
+    return (
+        f"cluster '{spec.name}': {', '.join(spec.nodes)}; {what}; "
+        f"reuse: {settings.reuse}, keep: {settings.keep}"
+    )
 
 
 # -- collection ---------------------------------------------------------------------------
@@ -180,7 +183,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _turn(item: pytest.Item) -> int:
-    if item.get_closest_marker("destructive"):
+    """Destructive tests last, before them those that have the cluster put back: what other tests
+    have running on it would be lost."""
+    if isolation.breaks(item):
+        return 3
+    if isolation.wants_pristine(item):
         return 2
     return 1 if item.get_closest_marker("late") else 0
 
@@ -189,6 +196,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Refuse what cannot work before the first test, once it is known that a test needs the
     cluster."""
     config = session.config
+    session_of(config).look_at(session.items)
     if _is_worker(config) or config.option.collectonly:
         return
     if not any(map(needs_cluster, session.items)):
@@ -243,15 +251,35 @@ def _say_abandoned(config: pytest.Config, ours: Session) -> None:
 # -- tests --------------------------------------------------------------------------------
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Hold the cluster while a test runs: alone when it breaks something."""
+    ours = session_of(item.config)
+    if not needs_cluster(item) or not ours.rehearsal.disposable:
+        return (yield)
+    with ours.isolation.hold(item):
+        try:
+            return (yield)
+        finally:
+            if ours.used:
+                ours.isolation.after(item)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """On a broken cluster the test that met the failure errors; the rest skip with the reason."""
+    """On a broken cluster the test that met the failure errors; the rest skip with the reason.
+    What a destructive test did is undone before the next test."""
     ours = session_of(item.config)
     ours.commands.clear()
     if needs_cluster(item):
         reason = ours.rehearsal.failure_reason()
         if reason:
             pytest.skip(reason)
+        if ours.rehearsal.disposable:
+            try:
+                ours.isolation.before(item)
+            except DeepopsError as error:
+                pytest.fail(str(error), pytrace=False)
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -344,6 +372,9 @@ def _collect(ours: Session) -> None:
 def _tear_down(session: pytest.Session, ours: Session, *, failed: bool) -> None:
     with signals.teardown():
         try:
+            if ours.settings.attach or (ours.settings.keep == "always" and not failed):
+                problem = ours.isolation.at_the_end()
+                ours.problems += [problem] if problem else []
             ours.kept = ours.rehearsal.down(failed=failed)
         except (DeepopsError, KeyboardInterrupt) as error:
             message = str(error) or "The teardown was interrupted."

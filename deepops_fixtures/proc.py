@@ -44,6 +44,14 @@ class Deadline:
         return self.left <= 0
 
 
+def boot_id() -> str:
+    """Return what tells this start of this host from its others (random(4))."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
 def tail(path: Path, lines: int = 25) -> str:
     """Return the last lines of a text file, or '' when there is none."""
     try:

@@ -18,7 +18,8 @@ from typing import Literal, TypeVar
 from filelock import FileLock
 from pydantic import BaseModel
 
-from deepops_fixtures.cluster import topology
+from deepops_fixtures.cluster import restoring, topology
+from deepops_fixtures.cluster.checkpoints import Manifest, Stage, Store
 from deepops_fixtures.cluster.ledger import MARK, LedgerBook
 from deepops_fixtures.cluster.providers import Provider
 from deepops_fixtures.cluster.providers.inventory import InventoryProvider
@@ -28,11 +29,14 @@ from deepops_fixtures.cluster.topology import ClusterSpec
 from deepops_fixtures.deploy import sources
 from deepops_fixtures.deploy.runner import Deployment
 from deepops_fixtures.deploy.sources import PlaybookSource
-from deepops_fixtures.errors import DeepopsError, StageFailed, UsageProblem
+from deepops_fixtures.errors import DeepopsError, ProvisionError, StageFailed, UsageProblem
+from deepops_fixtures.inputs import Inputs
 from deepops_fixtures.journal import Journal
+from deepops_fixtures.reuse import Reuse
 from deepops_fixtures.settings import Settings
 
-Stage = Literal["up", "deployed"]
+#: What a run may wait for: the machines, the deployment, and a state to go back to.
+Step = Literal["up", "deployed", "baseline"]
 _T = TypeVar("_T")
 
 
@@ -54,10 +58,24 @@ class Rehearsal:
         self.run_dir = run_dir
         self.journal = Journal(run_dir / "events.jsonl")
         self.book = LedgerBook(settings.state_dir)
-        self._mine: dict[Stage, Outcome] = {}
+        self._mine: dict[Step, Outcome] = {}
         self.spec: ClusterSpec | None = None
         self.provider: Provider | None = None
+        self.kept = kept
+        #: How far any test of this run wants the cluster: what checkpoint is looked for.
+        self.target: Literal["up", "deployed"] = "up"
+        #: Whether any test of this run wants the cluster to be put back.
+        self.goes_back = False
+        self.store = Store(self.book)
         self._plan(kept)
+        self.reuse = Reuse(
+            settings,
+            self.store,
+            self.journal,
+            run_dir,
+            self.spec.name if self.spec else "",
+            self._inputs,
+        )
 
     def _plan(self, kept: bool) -> None:
         """Read what was asked for, so that what is wrong with it is known before anything
@@ -104,12 +122,26 @@ class Rehearsal:
         assert self.spec is not None
         return sources.find(self.settings.source, self.spec.deployment)
 
+    def _inputs(self, stage: Stage) -> Inputs:
+        """Return everything that a stage of this run's cluster is made from."""
+        assert isinstance(self.provider, VagrantProvider)
+        made = self.provider.inputs()
+        source = self.source()
+        if stage == "deployed" and source:
+            made = {**made, **{f"deploy {kind}": items for kind, items in source.inputs().items()}}
+        return made
+
     def preflight(self) -> None:
         """Refuse what cannot work, before anything is created. Raises UsageProblem."""
         if self.provider and not self._outcome("up"):
             self.provider.preflight()
+            if isinstance(self.provider, VagrantProvider):
+                self.reuse.refuse_without(self._reachable())
         elif self.attached:
             self._attached_cluster()
+
+    def _reachable(self) -> Literal["up", "deployed"]:
+        return "deployed" if self.target == "deployed" and self.source() else "up"
 
     # -- stages -----------------------------------------------------------------------------
 
@@ -124,6 +156,9 @@ class Rehearsal:
             return running
         assert self.provider is not None
         self._once("up", self._bring_up)
+        return self._running()
+
+    def _running(self) -> RunningCluster:
         return RunningCluster.model_validate_json((self.run_dir / "cluster.json").read_text())
 
     def ensure_deployed(self) -> RunningCluster:
@@ -133,8 +168,37 @@ class Rehearsal:
         source = self.source()
         if source is None or (self.attached and self._ledger_state() == "deployed"):
             return running
-        self._once("deployed", lambda: self._deploy(running, source))
+        self._once("deployed", lambda: self._reach_deployment(running, source))
         return running
+
+    def ensure_baseline(self) -> Manifest:
+        """Return the checkpoint that the cluster is put back to, taken now where there is none.
+
+        Raises ProvisionError when none can be taken.
+        """
+        running = self.ensure_up()
+        self._once("baseline", lambda: self._find_baseline(running))
+        return self.store.get((self.run_dir / "baseline").read_text())
+
+    def _find_baseline(self, running: RunningCluster) -> None:
+        if not (self.run_dir / "baseline").exists():
+            self._take(running, "here", {})
+        if not (self.run_dir / "baseline").exists():
+            raise ProvisionError(
+                "The cluster cannot be put back: no checkpoint of it could be taken.",
+                hint="deepops-virtual checkpoint gc, or: df -h /var/lib/libvirt/images",
+            )
+
+    def remember_baseline(self) -> None:
+        """See to it that the cluster can be put back to how it is now; that it cannot is said, and
+        fails nothing yet."""
+        if self.disposable:
+            with suppress(DeepopsError):
+                self.ensure_baseline()
+
+    def go_back(self) -> None:
+        """Put the cluster back to its baseline. Raises ProvisionError, StepTimeout."""
+        restoring.revert(self.store, self.ensure_baseline(), self.ensure_up(), self.journal)
 
     def deploy_again(self) -> None:
         """Apply DeepOps whether or not it was applied before (the command line's ``deploy``)."""
@@ -144,27 +208,75 @@ class Rehearsal:
                 "There is nothing to deploy: the cluster's deployment or the source is 'none'.",
                 hint="choose a cluster with deployment 'slurm' and --source distro",
             )
-        self._deploy(self.ensure_up(), source)
+        running = self.ensure_up()
+        self._deploy(running, source)
+        self._see_idempotence(running)
 
     def _bring_up(self) -> None:
         assert self.provider is not None
         # Under xdist no process has refused anything yet.
-        self.provider.preflight()
-        self._keep_description(self.provider.up())
+        self.preflight()
+        if not isinstance(self.provider, VagrantProvider):
+            self._keep_description(self.provider.up())
+            return
+        restored = self.reuse.restore(self._reachable(), kept=self.kept)
+        if restored:
+            running, manifest = restored
+            self._keep_description(running)
+            self._set_baseline(manifest)
+            if manifest.stage == "deployed":
+                self._write("deployed", Outcome(status="ok", pid=os.getpid()))
+                self._see_idempotence(running)
+            return
+        if self.settings.reuse == "require":
+            raise UsageProblem(
+                "The checkpoint that this run requires could not be used.",
+                hint="deepops-virtual checkpoint list; --deepops-reuse auto makes it anew",
+            )
+        made_from = self._inputs("up")
+        running = self.provider.up()
+        self._keep_description(running)
+        if self.settings.reuse != "never":
+            self._take(running, "up", made_from)
+
+    def _take(self, running: RunningCluster, stage: Stage, made_from: Inputs) -> None:
+        manifest = self.reuse.take(running, stage, made_from)
+        if manifest:
+            self._set_baseline(manifest)
+
+    def _set_baseline(self, manifest: Manifest) -> None:
+        (self.run_dir / "baseline").write_text(manifest.id)
 
     def _keep_description(self, running: RunningCluster) -> None:
         (self.run_dir / "cluster.json").write_text(running.model_dump_json(indent=1))
         if self.spec:
             (self.run_dir / "spec.json").write_text(self.spec.model_dump_json(indent=1))
 
+    def _reach_deployment(self, running: RunningCluster, source: PlaybookSource) -> None:
+        # What the machines were is not what they are going to be.
+        for path in (self.run_dir / "baseline", self._path("baseline")):
+            path.unlink(missing_ok=True)
+        self._mine.pop("baseline", None)
+        keep = not self.attached and self.settings.reuse != "never"
+        made_from = self._inputs("deployed") if keep else {}
+        self._deploy(running, source)
+        if keep:
+            self._take(running, "deployed", made_from)
+        self._see_idempotence(running)
+
+    def _deployment(self, running: RunningCluster, source: PlaybookSource) -> Deployment:
+        marks = {MARK: running.name}
+        return Deployment(running, source, self.run_dir, self.journal, marks=marks)
+
     def _deploy(self, running: RunningCluster, source: PlaybookSource) -> None:
-        deployment = Deployment(
-            running, source, self.run_dir, self.journal, marks={MARK: running.name}
-        )
-        deployment.apply(self.settings.deploy_timeout)
-        if self.settings.idempotence:
-            deployment.assert_idempotent(self.settings.deploy_timeout)
+        self._deployment(running, source).apply(self.settings.deploy_timeout)
         self.book.update(running.name, state="deployed")
+
+    def _see_idempotence(self, running: RunningCluster) -> None:
+        source = self.source()
+        if self.settings.idempotence and source:
+            deployment = self._deployment(running, source)
+            deployment.assert_idempotent(self.settings.deploy_timeout)
 
     def _attached_cluster(self) -> RunningCluster:
         ledger = self.book.get(self.settings.attach)
@@ -179,7 +291,7 @@ class Rehearsal:
     def _ledger_state(self) -> str:
         return self.book.get(self.settings.attach).state
 
-    def _once(self, stage: Stage, work: Callable[[], None]) -> None:
+    def _once(self, stage: Step, work: Callable[[], None]) -> None:
         """Do the work of a stage unless some process has; everyone else waits and reads the
         outcome."""
         try:
@@ -190,7 +302,7 @@ class Rehearsal:
             self._mine[stage] = outcome
             raise DeepopsError(self._told(stage, outcome), hint=f"df -h {self.run_dir}") from error
 
-    def _once_locked(self, stage: Stage, work: Callable[[], None]) -> None:
+    def _once_locked(self, stage: Step, work: Callable[[], None]) -> None:
         path = self._path(stage)
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
@@ -212,20 +324,24 @@ class Rehearsal:
             self._write(stage, Outcome(status="ok", pid=me))
 
     @staticmethod
-    def _told(stage: Stage, outcome: Outcome) -> str:
-        names = {"up": "did not come up", "deployed": "could not be deployed"}
+    def _told(stage: Step, outcome: Outcome) -> str:
+        names = {
+            "up": "did not come up",
+            "deployed": "could not be deployed",
+            "baseline": "cannot be put back",
+        }
         if outcome.status == "running":
             return f"The process {outcome.pid} that worked on the cluster (stage '{stage}') died."
         return f"The cluster {names[stage]}: {outcome.message}"
 
-    def _path(self, stage: Stage) -> Path:
+    def _path(self, stage: Step) -> Path:
         return self.run_dir / "stages" / f"{stage}.json"
 
-    def _write(self, stage: Stage, outcome: Outcome) -> None:
+    def _write(self, stage: Step, outcome: Outcome) -> None:
         self._mine[stage] = outcome
         self._path(stage).write_text(outcome.model_dump_json())
 
-    def _outcome(self, stage: Stage) -> Outcome | None:
+    def _outcome(self, stage: Step) -> Outcome | None:
         with suppress(FileNotFoundError, ValueError):
             return Outcome.model_validate_json(self._path(stage).read_text())
         # Where the file could not be written, this process still knows.
@@ -233,13 +349,13 @@ class Rehearsal:
 
     def failure(self) -> Outcome | None:
         """Return the outcome of the first stage that failed in any process, or None."""
-        stages: tuple[Stage, ...] = ("up", "deployed")
+        stages: tuple[Step, ...] = ("up", "deployed")
         found = (self._outcome(stage) for stage in stages)
         return next((outcome for outcome in found if outcome and outcome.status == "failed"), None)
 
     def failure_reason(self) -> str:
         """Return why the cluster is broken, in one sentence; '' when it is not."""
-        stages: tuple[Stage, ...] = ("up", "deployed")
+        stages: tuple[Step, ...] = ("up", "deployed")
         for stage in stages:
             outcome = self._outcome(stage)
             if outcome and outcome.status == "failed":
@@ -265,7 +381,8 @@ class Rehearsal:
         keep = self.settings.keep == "always" or (self.settings.keep == "failed" and failed)
         name = self.instance
         if keep and name and self.book.read(name):
-            self.book.update(name, kept=True)
+            with self.book.locked():
+                self.book.update(name, kept=True)
             return name
         self.provider.down()
         return ""

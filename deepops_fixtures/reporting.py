@@ -8,6 +8,7 @@ Each function is called by one hook of ``plugin``. Not for how anything looks: t
 from __future__ import annotations
 
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from pytest_html import extras
 from pytest_html.basereport import BaseReport
 
+from deepops_fixtures import isolation
 from deepops_fixtures.cluster.box import Box
 from deepops_fixtures.cluster.running import Nodes, RunningCluster
 from deepops_fixtures.errors import DeepopsError
@@ -67,6 +69,7 @@ def discard(run_dir: Path) -> None:
     """Remove the run's folder when all that is in it is an empty report."""
     for name in ("report.html", "junit.xml"):
         (run_dir / name).unlink(missing_ok=True)
+    shutil.rmtree(run_dir / isolation.FOLDER, ignore_errors=True)
     with suppress(OSError):
         run_dir.rmdir()
         run_dir.parent.rmdir()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from deepops_fixtures import isolation
 from deepops_fixtures.cluster.running import Nodes, RunningCluster
 from deepops_fixtures.records import CheckOutcome, CommandRecord
 from deepops_fixtures.rehearsal import Rehearsal
@@ -22,6 +23,7 @@ KEY = pytest.StashKey["Session"]()
 CLUSTER_FIXTURES = frozenset(
     {
         "virtual_cluster",
+        "pristine_cluster",
         "deepops",
         "slurm",
         "kubernetes",
@@ -40,6 +42,10 @@ CLUSTER_FIXTURES = frozenset(
 )
 
 
+#: Of these, the ones that want the machines and no deployment.
+_UP_ALONE = frozenset({"virtual_cluster"})
+
+
 class Session:
     """One pytest run: settings, the run's folder, the rehearsal, the commands of the current
     test."""
@@ -55,12 +61,26 @@ class Session:
         #: Set by the controller when something outside the tests failed (teardown, interruption).
         self.problems: list[str] = []
         self.kept = ""
+        self.isolation = isolation.Isolation(self.rehearsal)
         #: How the tests ended; known where the reports come together, not in xdist's workers.
         self.outcomes: list[CheckOutcome] = []
         #: What runs on the cluster: {'Slurm': '22.05.8', …}.
         self.versions: dict[str, str] = {}
         #: Whether the HTML report is ours, or the user named a file for it.
         self.own_html = False
+
+    def look_at(self, items: list[pytest.Item]) -> None:
+        """Learn from the collected tests how far they want the cluster, and whether any wants it
+        put back."""
+        asked = {
+            name for item in items for name in getattr(item, "fixturenames", ())
+        } & CLUSTER_FIXTURES
+        self.rehearsal.target = "deployed" if asked - _UP_ALONE else "up"
+        self.rehearsal.goes_back = any(
+            isolation.breaks(item) or isolation.wants_pristine(item)
+            for item in items
+            if needs_cluster(item)
+        )
 
     @property
     def used(self) -> bool:

@@ -25,6 +25,7 @@ from deepops_fixtures.errors import UsageProblem
 
 _APP = "deepops-fixtures"
 Keep = Literal["never", "failed", "always"]
+Reuse = Literal["auto", "never", "require"]
 Source = Literal["distro", "none"]
 AcceleratorChoice = Literal["auto", "kvm", "tcg"]
 
@@ -64,6 +65,18 @@ class Settings(BaseSettings):
     )
     keep: Keep = Field(
         "never", description="keep the virtual machines afterwards: never, failed or always"
+    )
+    reuse: Reuse = Field(
+        "auto",
+        description="start from a checkpoint of an earlier run: auto (when everything the cluster "
+        "was made from is the same; else from the nearest earlier stage), never (neither use nor "
+        "keep one), require (refuse to run without one)",
+    )
+    checkpoint_budget: int = Field(
+        20, ge=0, description="GiB that checkpoints may take; those not used for longest give way"
+    )
+    wait: int = Field(
+        3600, ge=0, description="seconds to wait for other runs on this host to make room"
     )
     accelerator: AcceleratorChoice = Field(
         "auto",

@@ -21,6 +21,7 @@ from filelock import FileLock
 from pydantic import BaseModel
 
 from deepops_fixtures.errors import UsageProblem
+from deepops_fixtures.proc import boot_id
 
 DEVICE = Path("/dev/kvm")
 #: Seconds a guest kernel may take to reach its panic under KVM; under real KVM it takes one or
@@ -68,7 +69,7 @@ class Probe:
     def _remembered(self) -> Verdict:
         """Try once per boot of this host, and remember; two processes never try at the same
         time."""
-        key = f"{_boot_id()}-{_permissions(self.device)}"
+        key = f"{boot_id()}-{_permissions(self.device)}"
         path = self.cache / "accelerator.json"
         self.cache.mkdir(parents=True, exist_ok=True)
         with FileLock(self.cache / "accelerator.lock"):
@@ -165,13 +166,6 @@ class Probe:
             process.wait()
             if process.stderr:
                 process.stderr.close()
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return "unknown"
 
 
 def _permissions(device: Path) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from xml.sax.saxutils import escape
 import libvirt
 from filelock import FileLock
 
-from deepops_fixtures.cluster import hypervisor
+from deepops_fixtures.cluster import hypervisor, volumes
 from deepops_fixtures.cluster.box import Box
 from deepops_fixtures.errors import BoxError
 from deepops_fixtures.journal import Journal
@@ -45,7 +46,7 @@ def ensure(box: Box, journal: Journal, pool_name: str = hypervisor.POOL) -> None
     marker = box.cache / f"uploading-{box.version}"
     with FileLock(box.cache / "upload.lock"), hypervisor.connect() as connection:
         pool = _pool(connection, pool_name)
-        names = hypervisor.volume_names(pool)
+        names = volumes.names(pool)
         if box.volume in names and not marker.exists():
             return
         image = _image(box)
@@ -103,13 +104,14 @@ def _pool(connection: Any, name: str) -> Any:
     return pool
 
 
-def remove(box: Box, pool_name: str = hypervisor.POOL) -> None:
-    """Delete every version of this box's image from the pool that no domain uses."""
+def remove(box: Box, needed: Collection[str], pool_name: str = hypervisor.POOL) -> None:
+    """Delete every version of this box's image from the pool that no domain uses and that is not
+    ``needed`` (by checkpoints)."""
     prefix = box.volume.split("_vagrant_box_image_")[0] + "_vagrant_box_image_"
     with hypervisor.connect() as connection:
         used = "".join(domain.XMLDesc(0) for domain in connection.listAllDomains())
         with suppress(libvirt.libvirtError):
             pool = connection.storagePoolLookupByName(pool_name)
-            for name in hypervisor.volume_names(pool):
-                if name.startswith(prefix) and name not in used:
+            for name in volumes.names(pool):
+                if name.startswith(prefix) and name not in used and name not in needed:
                     pool.storageVolLookupByName(name).delete()

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import ipaddress
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import libvirt
 import psutil
 
+from deepops_fixtures.cluster import volumes
 from deepops_fixtures.cluster.ledger import MARK, Ledger, Snapshot
-from deepops_fixtures.errors import UsageProblem
+from deepops_fixtures.errors import ProvisionError, UsageProblem
 
 URI = "qemu:///system"
 POOL = "default"
@@ -35,6 +37,11 @@ def connect() -> Iterator[libvirt.virConnect]:
         ) from None
     try:
         yield connection
+    except libvirt.libvirtError as error:
+        raise ProvisionError(
+            f"libvirt could not do it: {error.get_error_message()}.",
+            hint="./setup.sh --check; virsh -c qemu:///system list --all",
+        ) from error
     finally:
         with suppress(libvirt.libvirtError):
             connection.close()
@@ -45,29 +52,19 @@ def take_snapshot() -> Snapshot:
     with connect() as connection:
         domains = frozenset(domain.name() for domain in connection.listAllDomains())
         networks = frozenset(network.name() for network in connection.listAllNetworks())
-        volumes = frozenset(
+        disks = frozenset(
             f"{pool.name()}/{name}"
             for pool in connection.listAllStoragePools()
             if pool.isActive()
-            for name in volume_names(pool)
+            for name in volumes.names(pool)
         )
     return Snapshot(
         domains=domains,
         networks=networks,
-        volumes=volumes,
+        volumes=disks,
         leases=_lease_files(),
         processes=_processes(),
     )
-
-
-def volume_names(pool: libvirt.virStoragePool) -> list[str]:
-    """Return the names of a pool's volumes, read afresh."""
-    with suppress(libvirt.libvirtError):
-        pool.refresh()
-    try:
-        return list(pool.listVolumes())
-    except libvirt.libvirtError:
-        return []
 
 
 def _lease_files() -> frozenset[str]:
@@ -92,13 +89,25 @@ def instance_of(process: psutil.Process, command: str) -> str:
     """Return the instance a process works for ('' when none): our mark, or libvirt's own
     helpers."""
     if "guest=deepops-" in command:
-        return command.split("guest=deepops-", 1)[1].split("_", 1)[0]
+        return command.split("guest=deepops-", 1)[1].split("_", 1)[0].split(".", 1)[0]
     if "dnsmasq/deepops-" in command:
         name = command.split("dnsmasq/deepops-", 1)[1].split(".conf", 1)[0]
         return name.removesuffix("-mgmt")
     with suppress(psutil.Error, OSError):
         return process.environ().get(MARK, "")
     return ""
+
+
+def memory_of(name: str) -> int:
+    """Return the bytes of RAM that an instance's guests take on this host now."""
+    total = 0
+    for process in psutil.process_iter(["cmdline", "memory_info"]):
+        command = " ".join(process.info["cmdline"] or [])
+        if "guest=deepops-" in command and process.info["memory_info"]:
+            total += (
+                process.info["memory_info"].rss if instance_of(process, command) == name else 0
+            )
+    return total
 
 
 def marked_processes(name: str) -> list[psutil.Process]:
@@ -211,22 +220,29 @@ def domain_states(ledger: Ledger) -> dict[str, str]:
     return states
 
 
-def remove(ledger: Ledger) -> list[str]:
-    """Remove the domains, networks and volumes the ledger names; return what could not be
-    removed."""
-    left: list[str] = []
+def remove(ledger: Ledger, own_volumes: Collection[str]) -> list[str]:
+    """Remove the domains and networks the ledger names, and these volumes; return what could not
+    be removed."""
+    left = power_off(ledger.domains)
     with connect() as connection:
-        for name in ledger.domains:
-            with suppress(libvirt.libvirtError):
-                domain = connection.lookupByName(name)
-                left += _remove_domain(domain)
-        for name in ledger.volumes:
-            left += _remove_volume(connection, ledger.pool, name)
+        left += volumes.remove(connection, ledger.pool, own_volumes)
         for name in ledger.networks:
             with suppress(libvirt.libvirtError):
                 network = connection.networkLookupByName(name)
                 left += _attempt(f"network {name}", network)
     return left
+
+
+def power_off(names: Sequence[str]) -> list[str]:
+    """Stop and undefine these domains, all at once; return what could not be."""
+
+    def one(name: str) -> list[str]:
+        with suppress(libvirt.libvirtError):
+            return _remove_domain(connection.lookupByName(name))
+        return []
+
+    with connect() as connection, ThreadPoolExecutor(max_workers=max(1, len(names))) as pool:
+        return [text for left in pool.map(one, names) for text in left]
 
 
 def _remove_domain(domain: libvirt.virDomain) -> list[str]:
@@ -244,17 +260,6 @@ def _remove_domain(domain: libvirt.virDomain) -> list[str]:
             domain.undefineFlags(flags)
     except libvirt.libvirtError as error:
         return [f"domain {name}: {error.get_error_message()}"]
-    return []
-
-
-def _remove_volume(connection: libvirt.virConnect, pool_name: str, name: str) -> list[str]:
-    try:
-        pool = connection.storagePoolLookupByName(pool_name)
-        if name not in volume_names(pool):
-            return []
-        pool.storageVolLookupByName(name).delete()
-    except libvirt.libvirtError as error:
-        return [f"volume {pool_name}/{name}: {error.get_error_message()}"]
     return []
 
 

@@ -1,5 +1,4 @@
-"""One instance of a cluster on this host: its names, its free subnets, its folder, and whether the
-host can carry it.
+"""One instance of a cluster on this host: its names, its free subnets, its folder.
 
 Everything here happens before anything is created: what is refused is refused now.
 """
@@ -13,59 +12,30 @@ import secrets
 import time
 from pathlib import Path
 
-import humanize
-import psutil
-
-from deepops_fixtures.cluster import hypervisor, ssh
+from deepops_fixtures.cluster import capacity, hypervisor, ssh
 from deepops_fixtures.cluster.box import Box
+from deepops_fixtures.cluster.checkpoints import Store
 from deepops_fixtures.cluster.ledger import Ledger, LedgerBook, Owner
 from deepops_fixtures.cluster.topology import ClusterSpec
 from deepops_fixtures.errors import UsageProblem
+from deepops_fixtures.journal import Journal
 
 _CLUSTER_SPACE = ipaddress.IPv4Network("10.86.0.0/16")
 _MANAGEMENT_SPACE = ipaddress.IPv4Network("10.87.0.0/16")
-_MIB = 1024**2
-_GIB = 1024**3
-#: MiB of RAM that one QEMU process needs beyond its guest's own memory; TCG keeps translated code
-#: there.
-_QEMU_OVERHEAD = {"kvm": 96, "tcg": 1100}
-
-
-def check_capacity(spec: ClusterSpec, accelerator: str) -> None:
-    """Refuse a cluster that this host has no memory or disk for. Raises UsageProblem."""
-    needed = (spec.memory + _QEMU_OVERHEAD[accelerator] * len(spec.nodes)) * _MIB
-    available = psutil.virtual_memory().available
-    if needed > available:
-        raise UsageProblem(
-            f"Cluster '{spec.name}' needs {_size(needed)} of memory; "
-            f"{_size(available)} are available.",
-            hint="lower 'memory' of its nodes, or stop other clusters: deepops-virtual status",
-        )
-    pool, free = hypervisor.pool_space()
-    wanted = spec.disk * _GIB
-    if wanted > free:
-        where = pool or Path("/var/lib/libvirt/images")
-        raise UsageProblem(
-            f"Cluster '{spec.name}' may grow to {_size(wanted)} on disk; "
-            f"{_size(free)} are free in {where}.",
-            hint="lower 'disk' of its nodes, or free space: deepops-virtual clean",
-        )
-
-
-def _size(count: int) -> str:
-    return humanize.naturalsize(count, binary=True)
 
 
 def choose_name(spec: ClusterSpec, wanted: str, book: LedgerBook) -> str:
     """Return the instance's name: the one asked for, refused when taken, or one that nobody
     has."""
     taken = {item.name for item in book.all()}
+    # A checkpoint brings its instance back under the name it had.
+    remembered = {item.instance for item in Store(book).all()}
     with hypervisor.connect() as connection:
         domains = {domain.name() for domain in connection.listAllDomains()}
         networks = {network.name() for network in connection.listAllNetworks()}
     for _ in range(100):
         name = wanted or f"{spec.name[:20].rstrip('-')}-{secrets.token_hex(2)}"
-        if name in taken:
+        if name in taken or (name in remembered and not wanted):
             if wanted:
                 raise UsageProblem(
                     f"A cluster instance named '{name}' exists already.",
@@ -87,7 +57,8 @@ def choose_subnets(spec: ClusterSpec, book: LedgerBook) -> tuple[str, str]:
     """Return the cluster's and the management subnet, both free on this host. Raises
     UsageProblem."""
     used = hypervisor.subnets_in_use()
-    used += [ipaddress.IPv4Network(subnet) for item in book.all() for subnet in item.subnets]
+    promised = [item.subnets for item in book.all()] + [item.subnets for item in Store(book).all()]
+    used += [ipaddress.IPv4Network(subnet) for subnets in promised for subnet in subnets]
     if spec.subnet != "auto":
         network = ipaddress.IPv4Network(spec.subnet)
         clash = next((other for other in used if other.overlaps(network)), None)
@@ -114,6 +85,16 @@ def _domains(name: str, spec: ClusterSpec) -> list[str]:
     return [f"deepops-{name}_{node}" for node in spec.nodes]
 
 
+def _prefix(name: str, book: LedgerBook) -> str:
+    """Return what the domains' names begin with: another than a checkpoint's of the same name,
+    since Vagrant names the disks after them."""
+    kept = Store(book).needed()
+    prefix, number = f"deepops-{name}_", 2
+    while any(volume.startswith(prefix) for volume in kept):
+        prefix, number = f"deepops-{name}.{number}_", number + 1
+    return prefix
+
+
 def _networks(name: str) -> list[str]:
     return [f"deepops-{name}", f"deepops-{name}-mgmt"]
 
@@ -123,16 +104,22 @@ def reserve(
     wanted: str,
     book: LedgerBook,
     run_dir: Path,
+    journal: Journal,
     *,
     accelerator: str,
+    wait: float,
     kept: bool,
 ) -> Ledger:
-    """Choose names and subnets and write the ledger, under the lock that keeps two runs apart."""
-    with book.locked():
-        check_capacity(spec, accelerator)
+    """Choose names and subnets and write the ledger, under the lock that keeps two runs apart.
+
+    Waits up to ``wait`` seconds for other runs to make room. Raises UsageProblem.
+    """
+
+    def write() -> Ledger:
         name = choose_name(spec, wanted, book)
         subnets = choose_subnets(spec, book)
-        domains = _domains(name, spec)
+        prefix = _prefix(name, book)
+        domains = [f"{prefix}{node}" for node in spec.nodes]
         ledger = Ledger(
             name=name,
             owner=Owner.me(),
@@ -140,17 +127,20 @@ def reserve(
             spec=spec,
             run_dir=run_dir,
             pool=hypervisor.POOL,
-            domain_prefix=f"deepops-{name}_",
+            domain_prefix=prefix,
             domains=domains,
             networks=_networks(name),
             volumes=[f"{domain}.img" for domain in domains],
             subnets=list(subnets),
             socket_dir=ssh.socket_dir(name),
+            accelerator=accelerator,
             kept=kept,
             before=hypervisor.take_snapshot(),
         )
         book.write(ledger)
-    return ledger
+        return ledger
+
+    return capacity.reserve(spec, accelerator, book, journal, wait, write)
 
 
 def node_addresses(ledger: Ledger) -> dict[str, str]:

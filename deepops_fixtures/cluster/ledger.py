@@ -8,18 +8,17 @@ the journal.
 from __future__ import annotations
 
 import getpass
-import json
 import os
 import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from deepops_fixtures.cluster.topology import ClusterSpec
 from deepops_fixtures.errors import DeepopsError, UsageProblem
@@ -27,6 +26,10 @@ from deepops_fixtures.errors import DeepopsError, UsageProblem
 #: Environment variable that marks every process the harness starts for an instance (value: its
 #: name).
 MARK = "DEEPOPS_VIRTUAL_INSTANCE"
+
+
+#: The ledger and its copy: a file system that lost one may still have the other.
+_FILES = ("ledger.json", "ledger-copy.json")
 
 
 class Owner(BaseModel):
@@ -91,9 +94,30 @@ class Ledger(BaseModel):
     #: True when the instance is to outlive its maker (made by the command line, or kept after a
     #: run).
     kept: bool = False
+    #: 'kvm' or 'tcg'.
+    accelerator: str = "tcg"
+    #: Frozen volumes of checkpoints that the instance's disks stand on; they are not its own.
+    layers: list[str] = []
+    #: The checkpoint it was restored from ('' when it was made from the box).
+    checkpoint: str = ""
+    #: The checkpoint that is being taken of it ('' when none is).
+    taking: str = ""
     #: What was on this host before anything of the instance was.
     before: Snapshot = Snapshot()
     state: str = "creating"
+
+    @property
+    def holder(self) -> str:
+        """Who keeps it: 'process 4711', 'kept', or 'its process is gone'."""
+        if self.owner.alive:
+            return f"process {self.owner.pid}"
+        return "kept" if self.kept else "its process is gone"
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody will take it down: its process is gone, and it was not to be kept, or was
+        never whole."""
+        return not self.owner.alive and (not self.kept or self.state in ("creating", "destroying"))
 
     def describe(self) -> str:
         """Return one line for lists: name, age in words is the caller's, nodes."""
@@ -105,6 +129,8 @@ class LedgerBook:
 
     def __init__(self, state_dir: Path) -> None:
         self.folder = state_dir / "clusters"
+        #: What was found unreadable by this process and set aside, a sentence each.
+        self.rejected: list[str] = []
 
     def path(self, name: str) -> Path:
         """Return the folder of an instance."""
@@ -131,22 +157,42 @@ class LedgerBook:
         """Write a ledger; the file appears whole or not at all."""
         folder = self.path(ledger.name)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial = folder / f"ledger.{secrets.token_hex(4)}"
-        partial.write_text(ledger.model_dump_json(indent=1))
-        partial.rename(folder / "ledger.json")
+        text = ledger.model_dump_json(indent=1)
+        for file in _FILES:
+            write_whole(folder / file, text)
 
     def read(self, name: str) -> Ledger | None:
-        """Return the ledger of an instance, or None when there is none."""
-        path = self.path(name) / "ledger.json"
-        try:
-            return Ledger.model_validate_json(path.read_text())
-        except FileNotFoundError:
-            return None
-        except (ValidationError, json.JSONDecodeError, OSError) as error:
-            raise DeepopsError(
-                f"File '{path}' is not a ledger that this version can read: {error}.",
-                hint="read the file, remove what it names with virsh, then delete its folder",
-            ) from None
+        """Return the ledger of an instance, or None when there is none.
+
+        Where it cannot be read its copy counts; where neither can, the instance's folder is set
+        aside, and ``rejected`` says so.
+        """
+        folder = self.path(name)
+        problems = []
+        for path in (folder / file for file in _FILES):
+            try:
+                ledger = Ledger.model_validate_json(path.read_text())
+                if ledger.name != name:
+                    raise ValueError(f"it is the ledger of '{ledger.name}'")
+                return ledger
+            except FileNotFoundError:
+                continue
+            except (ValueError, OSError) as error:
+                problems.append((str(error).splitlines() or ["unreadable"])[0])
+        if problems:
+            self._set_aside(name, problems[0])
+        return None
+
+    def _set_aside(self, name: str, why: str) -> None:
+        target = self.folder.parent / "set-aside" / f"cluster-{name}-{secrets.token_hex(2)}"
+        with suppress(OSError):
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.path(name).rename(target)
+        self.rejected.append(
+            f"The ledger of cluster '{name}' cannot be read ({why}). It was set aside in "
+            f"'{target}'; nothing that it may have named was touched. Look for it with: "
+            f"virsh -c qemu:///system list --all | grep deepops-{name}_"
+        )
 
     def get(self, name: str) -> Ledger:
         """Return the ledger of an instance; raises UsageProblem when there is none of that
@@ -162,7 +208,8 @@ class LedgerBook:
 
     def all(self) -> list[Ledger]:
         """Return every ledger, oldest first."""
-        found = [self.read(path.parent.name) for path in self.folder.glob("*/ledger.json")]
+        names = {path.parent.name for file in _FILES for path in self.folder.glob(f"*/{file}")}
+        found = [self.read(name) for name in names]
         return sorted((item for item in found if item), key=lambda item: item.created)
 
     def update(self, name: str, **changes: object) -> Ledger:
@@ -177,7 +224,17 @@ class LedgerBook:
 
     def orphans(self) -> list[Ledger]:
         """Return the instances whose owner is gone and that nobody meant to keep."""
-        return [item for item in self.all() if not item.kept and not item.owner.alive]
+        return [item for item in self.all() if item.abandoned]
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is there whole, and on the disk, or not at all."""
+    partial = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)
 
 
 def age(ledger: Ledger) -> float:

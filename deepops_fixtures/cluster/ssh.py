@@ -165,6 +165,52 @@ def run_script(
         )
 
 
+def on_all(
+    config: Path, name: str, nodes: Sequence[str], command: str, deadline: Deadline
+) -> dict[str, str]:
+    """Run a command as root on every node at once; return node → all it wrote.
+
+    Raises StepTimeout naming a node that was too slow, ProvisionError naming one where it failed.
+    """
+
+    def run(node: str) -> str:
+        process = root_shell(config, name, node, command)
+        try:
+            said, _ = process.communicate(timeout=max(1.0, deadline.left))
+        except subprocess.TimeoutExpired:
+            raise StepTimeout(
+                f"'{command}' did not end on '{node}' within {deadline.seconds:.0f} s.",
+                hint=f"ssh -v -F {config} {node}",
+            ) from None
+        finally:
+            process.kill()
+        if process.returncode != 0:
+            raise ProvisionError(
+                f"'{command}' failed on '{node}' with status {process.returncode}.",
+                detail=said,
+                hint=f"ssh -F {config} {node}",
+            )
+        return said
+
+    with ThreadPoolExecutor(max_workers=len(nodes)) as pool:
+        return dict(zip(nodes, pool.map(run, nodes), strict=True))
+
+
+def root_shell(config: Path, name: str, node: str, command: str) -> subprocess.Popen[str]:
+    """Start a command as root on a node, with pipes to it; both its outputs are one."""
+    # A master that stays behind must not hold our pipe open: it gets its own ends.
+    return subprocess.Popen(
+        ["ssh", "-F", str(config), "-o", "BatchMode=yes", "-l", "root", node, command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        bufsize=1,
+        env={**os.environ, MARK: name},
+        start_new_session=True,
+    )
+
+
 def close_connections(config: Path, nodes: Sequence[str]) -> None:
     """Close the shared connections. Talks to local sockets alone, and only to those that exist."""
     for node in nodes:

@@ -1,7 +1,8 @@
 """Teardown of an instance: what its ledger names goes, and an audit says whether it did.
 
-Vagrant destroys first, since it knows the order; whatever it left is removed through libvirt.
-Interrupting it a second time says what is still there and how to remove it.
+libvirt removes it; where Vagrant made the machines it is then told to forget them. Volumes that a
+checkpoint stands on stay. Interrupting it a second time says what is still there and how to remove
+it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from deepops_fixtures.cluster import hypervisor, ssh
+from deepops_fixtures.cluster.checkpoints import Store
 from deepops_fixtures.cluster.ledger import Ledger, LedgerBook
 from deepops_fixtures.cluster.vagrant_tool import environment
 from deepops_fixtures.errors import DeepopsError, LeakError
@@ -24,23 +26,25 @@ def destroy(name: str, book: LedgerBook, journal: Journal, log: Path, deadline: 
     """Remove an instance and audit. Raises LeakError when something of it is left; its ledger
     stays then."""
     ledger = book.update(name, state="destroying")
+    store = Store(book)
     try:
         with journal.step("down", f"destroying cluster '{name}'", detail=str(log)):
             _close(ledger, book)
             hypervisor.end_marked_processes(name)
-            _vagrant_destroy(ledger, book, journal, log, deadline)
-            problems = hypervisor.remove(ledger)
+            store.forget_private(ledger)
+            problems = hypervisor.remove(ledger, store.own_volumes(ledger))
+            _vagrant_forget(ledger, book, journal, log, deadline)
             hypervisor.end_marked_processes(name)
     except KeyboardInterrupt:
-        left = left_behind(ledger)
+        left = left_behind(ledger, store)
         what = "\n".join(left) if left else "nothing; the ledger alone is left"
         raise LeakError(
             f"The teardown of cluster '{name}' was interrupted. Still there:\n{what}",
             hint=f"deepops-virtual destroy {name}",
         ) from None
     with journal.step("audit", "comparing this host with what it was before"):
-        left = left_behind(ledger)
-        others = appeared(ledger, book)
+        left = left_behind(ledger, store)
+        others = appeared(ledger, store)
     if others:
         journal.note("audit", f"appeared meanwhile, and no cluster of ours: {', '.join(others)}")
     if left:
@@ -51,6 +55,7 @@ def destroy(name: str, book: LedgerBook, journal: Journal, log: Path, deadline: 
         )
     shutil.rmtree(ledger.socket_dir, ignore_errors=True)
     book.forget(name)
+    store.abandon(ledger.taking)
 
 
 def _close(ledger: Ledger, book: LedgerBook) -> None:
@@ -60,11 +65,12 @@ def _close(ledger: Ledger, book: LedgerBook) -> None:
             ssh.close_connections(config, list(ledger.spec.nodes))
 
 
-def _vagrant_destroy(
+def _vagrant_forget(
     ledger: Ledger, book: LedgerBook, journal: Journal, log: Path, deadline: Deadline
 ) -> None:
+    """Have Vagrant take the machines, which are gone, off its list of machines."""
     folder = book.path(ledger.name)
-    if not (folder / "vagrant").is_dir() or not (folder / "instance.json").is_file():
+    if ledger.checkpoint or not list((folder / "vagrant").glob("machines/*/libvirt/id")):
         return
     try:
         status = run_logged(
@@ -75,30 +81,30 @@ def _vagrant_destroy(
             env=environment(ledger, book),
         )
     except (DeepopsError, OSError) as error:
-        journal.note(
-            "down", f"Vagrant could not destroy it, libvirt will: {error}", status="failed"
-        )
+        journal.note("down", f"Vagrant could not forget the machines: {error}", status="failed")
         return
     if status != 0:
         journal.note(
             "down",
-            f"'vagrant destroy' ended with status {status}; libvirt removes the rest",
+            f"'vagrant destroy' ended with status {status}; the machines are gone, and "
+            "'vagrant global-status --prune' takes them off Vagrant's list",
             status="failed",
             detail=str(log),
         )
 
 
-def left_behind(ledger: Ledger) -> list[str]:
+def left_behind(ledger: Ledger, store: Store) -> list[str]:
     """Return what of an instance is on this host: domains, networks, volumes, lease files,
     processes."""
     now = hypervisor.take_snapshot()
     left = [f"domain {name}" for name in sorted(now.domains) if name in ledger.domains]
     left += [f"network {name}" for name in sorted(now.networks) if name in ledger.networks]
-    volumes = {f"{ledger.pool}/{name}" for name in ledger.volumes}
+    kept = {f"{item.pool}/{name}" for item in store.all() for name in item.volumes}
+    volumes = {f"{ledger.pool}/{name}" for name in [*ledger.volumes, *ledger.layers]}
     prefix = f"{ledger.pool}/{ledger.domain_prefix}"
     left += [
         f"volume {name}"
-        for name in sorted(now.volumes)
+        for name in sorted(now.volumes - kept)
         if name in volumes or name.startswith(prefix)
     ]
     left += [
@@ -114,11 +120,13 @@ def left_behind(ledger: Ledger) -> list[str]:
     return left
 
 
-def appeared(ledger: Ledger, book: LedgerBook) -> list[str]:
+def appeared(ledger: Ledger, store: Store) -> list[str]:
     """Return what has come to this host since before the instance and belongs to no ledger: other
     people's, or a leak that no ledger foresaw. It is told, and never touched."""
     known: set[str] = set()
-    for item in [ledger, *book.all()]:
+    for manifest in store.all():
+        known |= {f"volume {manifest.pool}/{name}" for name in manifest.volumes}
+    for item in [ledger, *store.book.all()]:
         known |= {f"domain {name}" for name in item.domains}
         known |= {f"network {name}" for name in item.networks}
         known |= {f"volume {item.pool}/{name}" for name in item.volumes}

@@ -15,6 +15,11 @@ from deepops_fixtures.cluster.ledger import MARK, Ledger, LedgerBook
 from deepops_fixtures.proc import tail
 
 
+def vagrantfile() -> str:
+    """Return the Vagrantfile in use: DEEPOPS_VAGRANT_FILE, as in DeepOps Virtual, or ours."""
+    return os.environ.get("DEEPOPS_VAGRANT_FILE", "Vagrantfile-debian")
+
+
 def environment(ledger: Ledger, book: LedgerBook) -> dict[str, str]:
     """Return the variables that point Vagrant at an instance."""
     folder = book.path(ledger.name)
@@ -22,7 +27,7 @@ def environment(ledger: Ledger, book: LedgerBook) -> dict[str, str]:
         MARK: ledger.name,
         "DEEPOPS_INSTANCE": str(folder / "instance.json"),
         "VAGRANT_CWD": str(resources.vagrant()),
-        "VAGRANT_VAGRANTFILE": os.environ.get("DEEPOPS_VAGRANT_FILE", "Vagrantfile-debian"),
+        "VAGRANT_VAGRANTFILE": vagrantfile(),
         "VAGRANT_DOTFILE_PATH": str(folder / "vagrant"),
         "VAGRANT_DEFAULT_PROVIDER": "libvirt",
         "VAGRANT_CHECKPOINT_DISABLE": "1",

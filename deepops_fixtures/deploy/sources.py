@@ -3,13 +3,14 @@ fields."""
 
 from __future__ import annotations
 
-import hashlib
+import importlib.metadata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deepops_fixtures import resources
+from deepops_fixtures import inputs, resources
 from deepops_fixtures.errors import UsageProblem
+from deepops_fixtures.inputs import Inputs
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,27 @@ class PlaybookSource:
     def revision(self) -> str:
         """Hash of everything below the playbook's folder: two runs of one revision ran the same
         content."""
-        digest = hashlib.sha256()
-        folder = self.playbook.parent
-        for path in sorted(item for item in folder.rglob("*") if item.is_file()):
-            if "__pycache__" not in path.parts:
-                digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
-        return digest.hexdigest()[:12]
+        return inputs.key({"playbooks": inputs.of_tree(self.playbook.parent)})[:12]
+
+    def inputs(self) -> Inputs:
+        """Return what decides how a cluster looks after this playbook: every file beside it,
+        committed or not, its variables, Ansible, and the code that runs it."""
+        package = Path(__file__).resolve().parents[1]
+        tools = ("ansible-core", "ansible-runner", "mitogen")
+        return {
+            "playbooks": inputs.of_tree(self.playbook.parent),
+            "variables": inputs.of_data(self.extra_vars),
+            "source": {"name": self.name, "playbook": self.playbook.name},
+            "tools": {name: _version(name) for name in tools},
+            "harness": inputs.of_files(package, [*(package / "deploy").glob("*.py")]),
+        }
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
 
 
 def find(name: str, deployment: str) -> PlaybookSource | None:

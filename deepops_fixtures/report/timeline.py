@@ -14,10 +14,19 @@ PHASES = {
     "box": "Box",
     "up": "Up",
     "deploy": "Deploy",
+    "checkpoint": "Checkpoint",
     "checks": "Checks",
+    "revert": "Revert",
     "down": "Down",
     "audit": "Audit",
 }
+
+
+#: Phases that come in pieces between the others: their pieces are added up.
+_PIECES = ("Checkpoint", "Revert")
+
+#: Phases whose time a check that waits for them is not charged with.
+_BEFORE = ("box", "up", "deploy", "checkpoint", "revert")
 
 
 @dataclass(frozen=True)
@@ -54,8 +63,13 @@ class Timeline:
             phase = item.lane.split(" ", 1)[0]
             begin, end = spans.get(phase, (item.begin, 0.0))
             spans[phase] = (min(begin, item.begin), max(end, item.begin + item.seconds))
-        names = [name for name in PHASES.values() if name in spans]
-        return {name: round(spans[name][1] - spans[name][0], 1) for name in names}
+        found = {
+            name: spans[name][1] - spans[name][0] for name in PHASES.values() if name in spans
+        }
+        for name in _PIECES:
+            if name in found:
+                found[name] = sum(item.seconds for item in self.segments if item.lane == name)
+        return {name: round(seconds, 1) for name, seconds in found.items()}
 
 
 def build(events: Sequence[Event], checks: Iterable[CheckOutcome]) -> Timeline:
@@ -77,7 +91,7 @@ def build(events: Sequence[Event], checks: Iterable[CheckOutcome]) -> Timeline:
 
 def own_time(checks: Iterable[CheckOutcome], events: Sequence[Event]) -> list[CheckOutcome]:
     """Return the checks without the time that those which met no cluster yet waited for it."""
-    ends = [e.time for e in events if e.kind == "end" and e.phase in ("box", "up", "deploy")]
+    ends = [e.time for e in events if e.kind == "end" and e.phase in _BEFORE]
     found = []
     for item in checks:
         last = item.begin + item.seconds

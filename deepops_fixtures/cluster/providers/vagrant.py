@@ -15,9 +15,12 @@ import vagrant
 from deepops_fixtures import resources
 from deepops_fixtures.cluster import (
     base_image,
+    capacity,
     hypervisor,
     instance,
     inventory_file,
+    networks,
+    recipe,
     ssh,
     teardown,
 )
@@ -31,6 +34,7 @@ from deepops_fixtures.cluster.running import NodeData, RunningCluster, with_pare
 from deepops_fixtures.cluster.topology import ClusterSpec
 from deepops_fixtures.cluster.vagrant_tool import environment, error_sentence, readable
 from deepops_fixtures.errors import DeepopsError, ProvisionError, UsageProblem
+from deepops_fixtures.inputs import Inputs
 from deepops_fixtures.journal import Journal
 from deepops_fixtures.proc import Deadline, run_logged, tail
 from deepops_fixtures.settings import Settings
@@ -74,7 +78,7 @@ class VagrantProvider:
             if not shutil.which(tool):
                 raise UsageProblem(f"Command '{tool}' not found.", hint="./setup.sh")
         self._box()
-        instance.check_capacity(self.spec, self.verdict().kind)
+        capacity.check(self.spec, self.verdict().kind, self.book)
         instance.choose_name(self.spec, self.settings.name, self.book)
         instance.choose_subnets(self.spec, self.book)
 
@@ -92,6 +96,10 @@ class VagrantProvider:
             f"project ({', '.join(boxes.available())}) nor in Vagrant's list.",
             hint=f"vagrant box add --provider libvirt {self.spec.box}",
         )
+
+    def inputs(self) -> Inputs:
+        """Return everything that decides how these machines look when they are up."""
+        return recipe.up_inputs(self.spec, self._box(), self.verdict().kind)
 
     def verdict(self) -> Verdict:
         """Return which accelerator the machines will use, and why."""
@@ -111,7 +119,9 @@ class VagrantProvider:
             self.settings.name,
             self.book,
             self.run_dir,
+            self.journal,
             accelerator=verdict.kind,
+            wait=self.settings.wait,
             kept=self.kept,
         )
         folder = self.book.path(self.ledger.name)
@@ -126,6 +136,7 @@ class VagrantProvider:
         )
         deadline = Deadline.after(self.settings.up_timeout)
         try:
+            networks.create(self.ledger)
             self._vagrant_up(deadline)
             running = self._connect(verdict, deadline)
         except DeepopsError as error:

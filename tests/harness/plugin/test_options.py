@@ -51,7 +51,9 @@ def test_the_markers_are_registered_and_described(run):
 def test_the_header_names_cluster_deployment_and_accelerator(run, pytester):
     pytester.makepyfile("def test_nothing():\n    pass\n")
     result = run("--deepops-cluster", "debian")
-    assert "deployed by slurm-cluster.yml (distro); keep: never" in result.stdout.str()
+    assert (
+        "deployed by slurm-cluster.yml (distro); reuse: auto, keep: never" in result.stdout.str()
+    )
     result.stdout.fnmatch_lines(
         [
             "deepops-fixtures *: cluster 'debian': virtual-login, virtual-mgmt, virtual-gpu01; *",

@@ -1,14 +1,16 @@
 """Names, subnets and capacity: chosen free, or refused before anything is created."""
 
 import ipaddress
+import os
 from contextlib import contextmanager
 
 import psutil
 import pytest
 
-from deepops_fixtures.cluster import hypervisor, instance, topology
+from deepops_fixtures.cluster import capacity, hypervisor, instance, topology
 from deepops_fixtures.cluster.ledger import LedgerBook
 from deepops_fixtures.errors import UsageProblem
+from deepops_fixtures.journal import Journal
 
 GIB = 1024**3
 
@@ -97,16 +99,64 @@ def test_a_foreign_domain_of_the_name_is_refused_and_left_alone(host, book):
         instance.choose_name(topology.load("tiny"), "mine", book)
 
 
-def test_too_little_memory_is_refused_with_both_numbers(host, monkeypatch):
+def test_too_little_memory_is_refused_with_both_numbers(host, book, monkeypatch):
     class Memory:
         available = GIB
 
     monkeypatch.setattr(psutil, "virtual_memory", Memory)
     with pytest.raises(UsageProblem, match=r"needs 1\.4 GiB of memory; 1\.0 GiB are available"):
-        instance.check_capacity(topology.load("tiny"), "tcg")
+        capacity.check(topology.load("tiny"), "tcg", book)
 
 
-def test_too_little_disk_is_refused_with_both_numbers(host, monkeypatch):
+def test_too_little_disk_is_refused_with_both_numbers(host, book, monkeypatch):
     monkeypatch.setattr(hypervisor, "pool_space", lambda: (None, 3 * GIB))
     with pytest.raises(UsageProblem, match=r"may grow to 8\.0 GiB on disk; 3\.0 GiB are free"):
-        instance.check_capacity(topology.load("tiny"), "tcg")
+        capacity.check(topology.load("tiny"), "tcg", book)
+
+
+class Crowd:
+    """Memory for one more 'tiny' only once the others have gone."""
+
+    available = 2 * GIB
+
+
+def test_memory_promised_to_a_cluster_that_has_not_touched_it_yet_is_taken(
+    host, book, ledger, monkeypatch
+):
+    monkeypatch.setattr(psutil, "virtual_memory", Crowd)
+    assert capacity.shortage(topology.load("tiny"), "tcg", book) is None
+    book.write(ledger("starting"))
+    lack = capacity.shortage(topology.load("tiny"), "tcg", book)
+    assert lack and "564.0 MiB are available" in lack.message
+
+
+def test_a_cluster_waits_for_a_run_that_will_make_room_and_says_for_whom(
+    host, book, ledger, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(psutil, "virtual_memory", Crowd)
+    book.write(ledger("before"))
+    journal = Journal(tmp_path / "events.jsonl")
+    monkeypatch.setattr(capacity.time, "sleep", lambda _seconds: book.forget("before"))
+    spec = topology.load("tiny")
+    done = capacity.reserve(spec, "tcg", book, journal, 60, lambda: ledger("after"))
+    assert done.name == "after"
+    told = [event.what for event in journal.events()]
+    assert len(told) == 1
+    assert f"They are held by 'before' (process {os.getpid()})" in told[0]
+
+
+def test_waiting_for_room_ends_at_its_deadline_with_the_reason(
+    host, book, ledger, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(psutil, "virtual_memory", Crowd)
+    book.write(ledger("before"))
+    journal = Journal(tmp_path / "events.jsonl")
+    with pytest.raises(UsageProblem, match=r"are available\. Waited 0 s for 'before'"):
+        capacity.reserve(topology.load("tiny"), "tcg", book, journal, 0, lambda: ledger("after"))
+
+
+def test_nobody_waits_for_a_cluster_that_is_kept(host, book, ledger, monkeypatch):
+    monkeypatch.setattr(psutil, "virtual_memory", Crowd)
+    book.write(ledger("kept", kept=True))
+    with pytest.raises(UsageProblem, match=r"needs 1\.4 GiB of memory"):
+        capacity.check(topology.load("tiny"), "tcg", book)

@@ -1,13 +1,14 @@
 """The ledger: whole or not at all, and never trusted when it is not."""
 
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from deepops_fixtures.cluster.ledger import LedgerBook, Owner, Snapshot
-from deepops_fixtures.errors import DeepopsError, UsageProblem
+from deepops_fixtures.errors import UsageProblem
 
 
 @pytest.fixture
@@ -36,12 +37,43 @@ def test_an_unknown_name_is_refused_and_the_known_ones_named(ledger, book, name)
         book.get(name)
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"name": "one"}', "\x00\x00"])
-def test_a_broken_ledger_is_named_and_not_trusted(ledger, book, text):
-    book.write(ledger("one"))
+BROKEN = ["", "{", '{"name": "one"}', "\x00\x00", '{"name": "two"}']
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_broken_ledger_is_read_from_its_copy(ledger, book, text):
+    book.write(ledger("one", state="up"))
     (book.path("one") / "ledger.json").write_text(text)
-    with pytest.raises(DeepopsError, match=r"ledger\.json"):
-        book.read("one")
+    assert book.get("one").state == "up"
+    assert not book.rejected
+
+
+def test_the_ledger_of_another_instance_is_not_trusted(ledger, book):
+    book.write(ledger("one"))
+    book.write(ledger("two"))
+    for name in ("ledger.json", "ledger-copy.json"):
+        shutil.copy(book.path("two") / name, book.path("one") / name)
+    assert [item.name for item in book.all()] == ["two"]
+    assert "it is the ledger of 'two'" in book.rejected[0]
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_ledger_broken_twice_is_set_aside_and_told_and_the_others_are_read(ledger, book, text):
+    book.write(ledger("one"))
+    book.write(ledger("other"))
+    for name in ("ledger.json", "ledger-copy.json"):
+        (book.path("one") / name).write_text(text)
+    assert [item.name for item in book.all()] == ["other"]
+    assert "The ledger of cluster 'one' cannot be read" in book.rejected[0]
+    assert not book.path("one").exists()
+    kept = list((book.folder.parent / "set-aside").glob("cluster-one-*/ledger.json"))
+    assert [path.read_text() for path in kept] == [text]
+
+
+def test_a_half_written_ledger_is_not_seen(ledger, book):
+    book.write(ledger("one", state="up"))
+    (book.path("one") / ".ledger.json-1234").write_text("{")
+    assert book.get("one").state == "up"
 
 
 def test_an_instance_is_an_orphan_when_its_owner_is_gone_and_nobody_meant_to_keep_it(ledger, book):
@@ -50,11 +82,12 @@ def test_an_instance_is_an_orphan_when_its_owner_is_gone_and_nobody_meant_to_kee
 
     owner = Owner(pid=child.pid, started=psutil.Process(child.pid).create_time(), user="me")
     book.write(ledger("dead", owner=owner))
-    book.write(ledger("kept", owner=owner, kept=True))
+    book.write(ledger("kept", owner=owner, kept=True, state="up"))
+    book.write(ledger("half-made", owner=owner, kept=True, state="creating"))
     book.write(ledger("mine"))
     assert book.orphans() == []
     child.communicate(b"\n")
-    assert [item.name for item in book.orphans()] == ["dead"]
+    assert [item.name for item in book.orphans()] == ["dead", "half-made"]
 
 
 def test_a_later_process_of_the_same_number_is_not_the_owner():

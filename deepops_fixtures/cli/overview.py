@@ -1,0 +1,170 @@
+"""What there is on this host: clusters known to a ledger, cluster files; and cleaning up."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+import humanize
+from rich.console import Console
+from rich.table import Table
+
+from deepops_fixtures.cli.common import book, json_option
+from deepops_fixtures.cli.life import destroy_instance
+from deepops_fixtures.cluster import hypervisor, topology, volumes
+from deepops_fixtures.cluster.checkpoints import Store
+from deepops_fixtures.cluster.ledger import Ledger, LedgerBook, age
+from deepops_fixtures.cluster.providers.vagrant import choose_accelerator
+from deepops_fixtures.errors import DeepopsError, UsageProblem
+from deepops_fixtures.settings import Settings
+
+
+def _status_of(ledger: Ledger, ledgers: LedgerBook) -> dict[str, Any]:
+    states = hypervisor.domain_states(ledger)
+    addresses = hypervisor.addresses(ledger)
+    with hypervisor.connect() as connection:
+        disks = volumes.signatures(connection, ledger.pool, Store(ledgers).own_volumes(ledger))
+    return {
+        "name": ledger.name,
+        "cluster": ledger.spec.name,
+        "state": ledger.state,
+        "kept": ledger.kept,
+        "abandoned": ledger.abandoned,
+        "owner": {"pid": ledger.owner.pid, "user": ledger.owner.user, "alive": ledger.owner.alive},
+        "age_seconds": round(age(ledger)),
+        "memory_bytes": hypervisor.memory_of(ledger.name),
+        "disk_bytes": sum(item.allocation for item in disks.values()),
+        "checkpoint": ledger.checkpoint,
+        "run": str(ledger.run_dir),
+        "subnets": ledger.subnets,
+        "nodes": {
+            node: {"state": state, "address": addresses.get(node, "")}
+            for node, state in states.items()
+        },
+    }
+
+
+def _owner(item: dict[str, Any]) -> str:
+    if item["abandoned"]:
+        return f"ABANDONED\n(process {item['owner']['pid']} is gone)"
+    alive = f"process {item['owner']['pid']}" if item["owner"]["alive"] else ""
+    return "\n".join(text for text in ("kept" if item["kept"] else "", alive) if text)
+
+
+@click.command()
+@json_option
+def status(as_json: bool) -> None:
+    """Show every cluster of yours on this host, whose it is, what it takes, and the accelerator
+    new ones would get."""
+    settings = Settings.load()
+    verdict = choose_accelerator(settings)
+    ledgers = book(settings)
+    instances = [_status_of(ledger, ledgers) for ledger in ledgers.all()]
+    if as_json:
+        data = {
+            "accelerator": verdict.model_dump(),
+            "instances": instances,
+            "unreadable": ledgers.rejected,
+        }
+        click.echo(json.dumps(data, indent=1))
+        return
+    click.echo(f"accelerator: {verdict}")
+    for text in ledgers.rejected:
+        click.echo(f"{click.style('warning', fg='yellow')}: {text}", err=True)
+    if not instances:
+        click.echo("No cluster instances. Next: deepops-virtual up")
+        return
+    table = Table("instance", "state", "age", "memory", "disk", "owner", "nodes")
+    for item in instances:
+        nodes = "\n".join(f"{k}  {v['state']}  {v['address']}" for k, v in item["nodes"].items())
+        table.add_row(
+            item["name"],
+            item["state"],
+            humanize.naturaldelta(item["age_seconds"]),
+            humanize.naturalsize(item["memory_bytes"], binary=True),
+            humanize.naturalsize(item["disk_bytes"], binary=True),
+            _owner(item),
+            nodes,
+        )
+    Console().print(table)
+    if any(item["abandoned"] for item in instances):
+        click.echo("The process of a cluster is gone. Next: deepops-virtual clean")
+
+
+@click.command()
+@click.option("--all", "everything", is_flag=True, help="also clusters that were kept; asks first")
+@click.option("--yes", "-y", is_flag=True, help="do not ask")
+@click.option("--dry-run", is_flag=True, help="say what would be destroyed and change nothing")
+@json_option
+def clean(everything: bool, yes: bool, dry_run: bool, as_json: bool) -> None:
+    """Destroy the clusters whose process is gone (a run that was killed), and what a killed run
+    left of a checkpoint. Clusters that somebody runs or keeps are left alone."""
+    settings = Settings.load()
+    ledgers = book(settings)
+    victims = [
+        item
+        for item in ledgers.all()
+        if item.abandoned or (everything and item.kept and not item.owner.alive)
+    ]
+    names = [ledger.name for ledger in victims]
+    kept = [ledger.name for ledger in victims if not ledger.abandoned]
+    if kept and not yes and not dry_run:
+        if as_json or not sys.stdin.isatty():
+            raise UsageProblem(
+                f"'--all' would destroy clusters that were kept: {', '.join(kept)}.",
+                hint="deepops-virtual clean --all --yes",
+            )
+        click.confirm(f"Destroy {', '.join(names)}, kept ones among them?", abort=True, err=True)
+    failed = [] if dry_run else _destroy_all(settings, victims)
+    collected = [] if dry_run else Store(ledgers).collect()
+    done = [name for name in names if name not in failed]
+    if as_json:
+        word = "would_destroy" if dry_run else "destroyed"
+        click.echo(json.dumps({word: done, "failed": failed, "collected": collected}))
+    else:
+        verb = "Would destroy" if dry_run else "Destroyed"
+        click.echo(f"{verb}: {', '.join(done)}." if done else "Nothing to clean.")
+        if collected:
+            click.echo(f"Unfinished or unfit checkpoints removed: {', '.join(collected)}.")
+    for text in ledgers.rejected:
+        click.echo(f"{click.style('warning', fg='yellow')}: {text}", err=True)
+    if failed:
+        raise SystemExit(1)
+
+
+def _destroy_all(settings: Settings, victims: list[Ledger]) -> list[str]:
+    """Destroy these; one that resists keeps none of the others. Return the names of those."""
+    failed = []
+    for ledger in victims:
+        try:
+            destroy_instance(settings, ledger)
+        except DeepopsError as error:
+            click.echo(f"{click.style('error', fg='red')}: {error}", err=True)
+            failed.append(ledger.name)
+    return failed
+
+
+@click.command()
+@json_option
+def clusters(as_json: bool) -> None:
+    """List the clusters that come with the project; --json shows their nodes."""
+    specs = [topology.load(name) for name in topology.available()]
+    if as_json:
+        click.echo(json.dumps([spec.model_dump() for spec in specs], indent=1))
+        return
+    table = Table("cluster", "nodes", "memory", "disk up to", "deployment", "description")
+    for spec in specs:
+        table.add_row(
+            spec.name,
+            "\n".join(spec.nodes),
+            humanize.naturalsize(spec.memory * 2**20, binary=True),
+            f"{spec.disk} GiB",
+            spec.deployment,
+            spec.description,
+        )
+    Console().print(table)
+
+
+COMMANDS = (status, clean, clusters)

@@ -1,0 +1,104 @@
+"""The two libvirt networks of an instance: its own, without a way out, and the management network
+with NAT, over which this host reaches the nodes.
+
+They are made here and not by Vagrant: its plugin chooses the bridge's name itself, and two
+clusters that start in the same second choose the same. libvirt, asked for any name, gives each its
+own. There is no loop for a spanning tree to find; with one, a bridge carries nothing for its first
+four seconds.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import jinja2
+import libvirt
+from pydantic import BaseModel, ConfigDict
+
+from deepops_fixtures.cluster import hypervisor
+from deepops_fixtures.cluster.ledger import Ledger
+from deepops_fixtures.errors import ProvisionError
+
+_NETWORK = jinja2.Template(
+    """\
+<network>
+  <name>{{ name }}</name>
+  <bridge stp='off' delay='0'/>
+{%- if mac %}
+  <mac address='{{ mac }}'/>
+{%- endif %}
+{%- if management %}
+  <forward mode='nat'/>
+{%- else %}
+  <dns enable='no'/>
+{%- endif %}
+  <ip address='{{ network[1] }}' netmask='{{ network.netmask }}'>
+{%- if management %}
+    <dhcp>
+      <range start='{{ network[2] }}' end='{{ network[254] }}'/>
+{%- for lease in leases %}
+      <host mac='{{ lease.mac }}' name='{{ lease.node }}' ip='{{ lease.address }}'/>
+{%- endfor %}
+    </dhcp>
+{%- endif %}
+  </ip>
+</network>
+"""
+)
+
+
+class Lease(BaseModel):
+    """A node's place in the management network."""
+
+    model_config = ConfigDict(frozen=True)
+    node: str
+    mac: str
+    address: str
+
+
+def create(
+    ledger: Ledger, *, macs: Mapping[str, str] | None = None, leases: Sequence[Lease] = ()
+) -> None:
+    """Define and start the instance's networks. Raises ProvisionError.
+
+    A restored guest remembers the hardware address of its gateway and its own lease: ``macs``
+    gives each network's bridge the address it had, ``leases`` keeps the nodes' addresses theirs.
+    """
+    with hypervisor.connect() as connection:
+
+        def make(place: int) -> None:
+            name = ledger.networks[place]
+            text = _NETWORK.render(
+                name=name,
+                mac=(macs or {}).get(name, ""),
+                management=place == 1,
+                network=ipaddress.IPv4Network(ledger.subnets[place]),
+                leases=leases,
+            )
+            try:
+                connection.networkDefineXML(text).create()
+            except libvirt.libvirtError as error:
+                raise ProvisionError(
+                    f"Network '{name}' ({ledger.subnets[place]}) could not be started: "
+                    f"{error.get_error_message()}.",
+                    hint="virsh -c qemu:///system net-list --all",
+                ) from None
+
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            list(pool.map(make, range(len(ledger.networks))))
+
+
+def macs(ledger: Ledger) -> dict[str, str]:
+    """Return each network's name and the hardware address of its bridge."""
+    found = {}
+    with hypervisor.connect() as connection:
+        for name in ledger.networks:
+            with suppress(libvirt.libvirtError):
+                root = ElementTree.fromstring(connection.networkLookupByName(name).XMLDesc(0))
+                mac = root.find("mac")
+                found[name] = mac.get("address", "") if mac is not None else ""
+    return found

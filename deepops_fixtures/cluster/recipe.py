@@ -1,0 +1,70 @@
+"""Everything that decides how a cluster looks when its machines are up: the inputs of stage 'up'.
+
+A checkpoint is good for a run when all of these are the same. Not for what is deployed on the
+machines: that is ``deploy.sources``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import libvirt
+
+from deepops_fixtures import inputs, resources
+from deepops_fixtures.cluster import hypervisor
+from deepops_fixtures.cluster.box import Box
+from deepops_fixtures.cluster.topology import ClusterSpec
+from deepops_fixtures.cluster.vagrant_tool import vagrantfile
+from deepops_fixtures.inputs import Inputs
+
+#: Modules of this room that have a part in how a machine looks when it is up. The rest chooses,
+#: watches, reports or removes.
+_CODE = (
+    "checkpoints.py",
+    "freezer.py",
+    "instance.py",
+    "inventory_file.py",
+    "networks.py",
+    "running.py",
+    "ssh.py",
+    "taking.py",
+)
+_PROVIDERS = ("vagrant.py",)
+
+
+def up_inputs(spec: ClusterSpec, box: Box | None, accelerator: str) -> Inputs:
+    """Return the inputs of stage 'up': box, cluster file, Vagrantfile, our code, this host."""
+    here = Path(__file__).resolve().parent
+    code = [here / name for name in _CODE]
+    code += [here / "providers" / name for name in _PROVIDERS]
+    vagrant = resources.vagrant()
+    files = [vagrant / vagrantfile(), vagrant / "identity.sh"]
+    cluster = spec.model_dump(exclude={"description", "box"})
+    return {
+        "box": {spec.box: box.version if box else "Vagrant's own"},
+        "cluster": inputs.of_data(cluster),
+        "vagrant": inputs.of_files(vagrant, [path for path in files if path.is_file()]),
+        "harness": inputs.of_files(here.parent, code),
+        "host": _host(accelerator),
+    }
+
+
+def _host(accelerator: str) -> dict[str, str]:
+    """What the guests' memory depends on: another QEMU or another processor may not read it."""
+    with hypervisor.connect() as connection:
+        found = {
+            "accelerator": accelerator,
+            "qemu": str(connection.getVersion()),
+            "libvirt": str(connection.getLibVersion()),
+            "libvirt-python": str(libvirt.getVersion()),
+        }
+    if accelerator == "kvm":
+        found["processor"] = _processor()
+    return found
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return "unknown"

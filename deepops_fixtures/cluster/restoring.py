@@ -1,0 +1,270 @@
+"""Bringing an instance back from a checkpoint, and making its guests right again.
+
+A restored guest wakes up in the second it was frozen: its clock is late, its ssh connections lead
+nowhere, its leases are unknown to the new network. All of that is mended before anybody gets to
+see it. Not for choosing a checkpoint: that is ``rehearsal``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from deepops_fixtures.cluster import capacity, freezer, hypervisor, networks, ssh, volumes
+from deepops_fixtures.cluster.checkpoints import Manifest, Store
+from deepops_fixtures.cluster.freezer import Frozen
+from deepops_fixtures.cluster.ledger import Ledger, Owner
+from deepops_fixtures.cluster.running import RunningCluster
+from deepops_fixtures.cluster.taking import PATIENCE, instance_folder
+from deepops_fixtures.errors import DeepopsError, ProvisionError, StepTimeout
+from deepops_fixtures.journal import Journal
+from deepops_fixtures.proc import Deadline
+
+#: Says when it is ready, so that the time it is given is not older than one way over the wire. A
+#: guest without networkd or chrony has nothing to renew there.
+_WAKE = """\
+echo ready; read -r now; date -u -s "@$now" >/dev/null || exit 1; echo set
+(networkctl renew eth0; chronyc -a 'burst 4/4') </dev/null >/dev/null 2>&1 &
+"""
+
+
+class Unavailable(DeepopsError):
+    """A checkpoint cannot be used at this moment, and nothing is wrong with it."""
+
+
+def obstacle(store: Store, manifest: Manifest) -> str:
+    """Return why an instance cannot be brought back now: its name or its subnets are somebody's
+    ('' when it can)."""
+    users = store.users(manifest)
+    if users:
+        return f"it is in use by cluster '{users[0].name}' ({users[0].holder})"
+    with hypervisor.connect() as connection:
+        there = {domain.name() for domain in connection.listAllDomains()}
+        there |= {network.name() for network in connection.listAllNetworks()}
+    clash = sorted(there & {*manifest.domains, *manifest.networks})
+    if clash:
+        return f"libvirt has '{clash[0]}', which no ledger names"
+    used = hypervisor.subnets_in_use()
+    for subnet in manifest.subnets:
+        other = next((o for o in used if o.overlaps(ipaddress.IPv4Network(subnet))), None)
+        if other:
+            return f"its subnet {subnet} is in use on this host ({other})"
+    return ""
+
+
+def restore(
+    store: Store,
+    manifest: Manifest,
+    run_dir: Path,
+    journal: Journal,
+    *,
+    wait: float,
+    kept: bool,
+) -> RunningCluster:
+    """Bring the instance of a checkpoint back, owned by this process.
+
+    Raises Unavailable before anything is made; ProvisionError or StepTimeout afterwards, and then
+    the instance's ledger names what has to go.
+    """
+    ledger = _reserve(store, manifest, run_dir, journal, wait, kept)
+    (run_dir / "instance").write_text(ledger.name)
+    items = [
+        Frozen(node, domain, overlay, manifest.ram.get(node, ""))
+        for node, domain, overlay in zip(
+            manifest.spec.nodes, ledger.domains, ledger.volumes, strict=True
+        )
+    ]
+    consoles = _consoles(run_dir, list(manifest.spec.nodes))
+    folder = store.book.path(ledger.name)
+    shutil.copytree(instance_folder(store, manifest), folder, symlinks=True, dirs_exist_ok=True)
+    what = f"restoring {len(items)} virtual machines from checkpoint '{manifest.id}'"
+    with journal.step("up", what):
+        with hypervisor.connect() as connection:
+            for item in items:
+                below = manifest.disks[item.node][-1]
+                volumes.create_overlay(connection, ledger.pool, item.overlay, below)
+        networks.create(ledger, macs=manifest.macs, leases=manifest.leases)
+        freezer.thaw(ledger.pool, items, manifest.xml, consoles, Deadline.after(PATIENCE))
+    config = _write_ssh_config(store, manifest, ledger)
+    names = list(manifest.spec.nodes)
+    with journal.step("up", "setting the clocks"):
+        if manifest.kind == "disk":
+            ssh.wait_until_answering(
+                config, ledger.name, names, Deadline.after(PATIENCE), lambda *_: None, "root"
+            )
+        wake(config, ledger.name, names, Deadline.after(PATIENCE))
+    running = _described(manifest, run_dir, folder)
+    store.book.update(ledger.name, state=manifest.stage if manifest.stage != "here" else "up")
+    (folder / "cluster.json").write_text(running.model_dump_json(indent=1))
+    return running
+
+
+def _reserve(
+    store: Store, manifest: Manifest, run_dir: Path, journal: Journal, wait: float, kept: bool
+) -> Ledger:
+    """Write the ledger of the coming instance, under the lock that keeps two runs apart."""
+
+    def reserve() -> Ledger:
+        why = obstacle(store, manifest) or store.flaw(manifest)
+        if why:
+            raise Unavailable(f"Checkpoint '{manifest.id}' cannot be used: {why}.")
+        token = _token()
+        ledger = Ledger(
+            name=manifest.instance,
+            owner=Owner.me(),
+            created=time.time(),
+            spec=manifest.spec,
+            run_dir=run_dir,
+            pool=manifest.pool,
+            domain_prefix=manifest.domains[0].rsplit("_", 1)[0] + "_",
+            domains=manifest.domains,
+            networks=manifest.networks,
+            volumes=[f"{domain}.{token}.img" for domain in manifest.domains],
+            layers=manifest.layers,
+            checkpoint=manifest.id,
+            subnets=manifest.subnets,
+            socket_dir=ssh.socket_dir(manifest.instance),
+            accelerator=manifest.running.accelerator,
+            kept=kept,
+            before=hypervisor.take_snapshot(),
+        )
+        store.book.write(ledger)
+        store.mark_used(manifest)
+        return ledger
+
+    accelerator = manifest.running.accelerator
+    return capacity.reserve(manifest.spec, accelerator, store.book, journal, wait, reserve)
+
+
+def _token() -> str:
+    """Return what tells the disks of this life of an instance from those of its others."""
+    return secrets.token_hex(4)
+
+
+def revert(store: Store, manifest: Manifest, running: RunningCluster, journal: Journal) -> None:
+    """Put a running instance back to a checkpoint of its own; names, networks and keys stay.
+
+    Raises ProvisionError or StepTimeout; the guests are in no useful state then.
+    """
+    name = running.name
+    ledger = store.book.get(name)
+    config = store.book.path(name) / "ssh_config"
+    names = list(ledger.spec.nodes)
+    with journal.step("revert", f"going back to checkpoint '{manifest.id}'"):
+        ssh.close_connections(config, names)
+        token = _token()
+        overlays = [f"{domain}.{token}.img" for domain in ledger.domains]
+        old = ledger.volumes
+        with store.book.locked():
+            store.book.update(
+                name,
+                volumes=[*old, *overlays],
+                layers=sorted({*ledger.layers, *manifest.layers}),
+            )
+        items = [
+            Frozen(node, domain, overlay, manifest.ram.get(node, ""))
+            for node, domain, overlay in zip(names, ledger.domains, overlays, strict=True)
+        ]
+        consoles = {node.name: Path(node.console) for node in running.nodes}
+        with hypervisor.connect() as connection:
+            for item in items:
+                volumes.create_overlay(
+                    connection, ledger.pool, item.overlay, manifest.disks[item.node][-1]
+                )
+        hypervisor.power_off(ledger.domains)
+        freezer.thaw(ledger.pool, items, manifest.xml, consoles, Deadline.after(PATIENCE))
+        if manifest.kind == "disk":
+            ssh.wait_until_answering(
+                config, name, names, Deadline.after(PATIENCE), lambda *_: None, "root"
+            )
+        wake(config, name, names, Deadline.after(PATIENCE))
+        with hypervisor.connect() as connection:
+            volumes.remove(connection, ledger.pool, old)
+        with store.book.locked():
+            store.book.update(name, volumes=overlays, layers=manifest.layers)
+
+
+def wake(config: Path, name: str, nodes: list[str], deadline: Deadline) -> None:
+    """Set every guest's clock to this host's and let it renew its lease, all at once.
+
+    Raises StepTimeout or ProvisionError naming the node. How far off a clock may be is the time
+    of one way to the guest: some 0.1 s where it is emulated.
+    """
+
+    def one(node: str) -> None:
+        process = ssh.root_shell(config, name, node, _WAKE)
+        assert process.stdin and process.stdout
+        timer = threading.Timer(deadline.left, process.kill)
+        timer.start()
+        try:
+            said = process.stdout.readline().strip()
+            if said == "ready":
+                with suppress(BrokenPipeError):
+                    process.stdin.write(f"{time.time():.6f}\n")
+                    process.stdin.flush()
+                said = process.stdout.readline().strip()
+            if said != "set":
+                said += process.stdout.read()
+            process.stdin.close()
+            process.wait()
+            if said == "set":
+                return
+        finally:
+            timer.cancel()
+        hint = f"ssh -v -F {config} {node}"
+        if deadline.passed:
+            raise StepTimeout(
+                f"No answer over ssh within {deadline.seconds:.0f} s from '{node}'.", hint=hint
+            )
+        raise ProvisionError(
+            f"The clock of '{node}' could not be set: {said.strip() or 'no answer'}.", hint=hint
+        )
+
+    with ThreadPoolExecutor(max_workers=len(nodes)) as pool:
+        list(pool.map(one, nodes))
+
+
+def _consoles(run_dir: Path, nodes: list[str]) -> dict[str, Path]:
+    folder = run_dir / "consoles"
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {node: folder / f"{node}.log" for node in nodes}
+    for path in found.values():
+        # libvirt opens a file that is there without changing its owner.
+        path.touch()
+    return found
+
+
+def _write_ssh_config(store: Store, manifest: Manifest, ledger: Ledger) -> Path:
+    folder = store.book.path(ledger.name)
+    shutil.rmtree(ledger.socket_dir, ignore_errors=True)
+    config = folder / "ssh_config"
+    ssh.write_config(
+        config,
+        ledger.name,
+        {lease.node: lease.address for lease in manifest.leases},
+        user="vagrant",
+        keys=[folder / "id_ed25519"],
+        sockets=ledger.socket_dir,
+    )
+    return config
+
+
+def _described(manifest: Manifest, run_dir: Path, folder: Path) -> RunningCluster:
+    """Return the cluster with this run's files in it."""
+    nodes = [
+        node.model_copy(update={"console": str(run_dir / "consoles" / f"{node.name}.log")})
+        for node in manifest.running.nodes
+    ]
+    return manifest.running.model_copy(
+        update={
+            "nodes": nodes,
+            "ssh_config": folder / "ssh_config",
+            "inventory": folder / "inventory.ini",
+        }
+    )

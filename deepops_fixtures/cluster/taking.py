@@ -1,0 +1,158 @@
+"""Taking a checkpoint of a running instance.
+
+The order is what makes it safe to be killed at any moment: the checkpoint's volumes are announced,
+the ledger names the new disks, the guests are frozen, the manifest is written, and only then does
+the ledger give up the frozen disks. Not for deciding when: that is ``rehearsal``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import humanize
+
+from deepops_fixtures.cluster import freezer, hypervisor, networks, ssh, volumes
+from deepops_fixtures.cluster.checkpoints import Manifest, Stage, Store, new_id, ram_volume
+from deepops_fixtures.cluster.freezer import Frozen
+from deepops_fixtures.cluster.ledger import Ledger
+from deepops_fixtures.cluster.networks import Lease
+from deepops_fixtures.cluster.running import RunningCluster
+from deepops_fixtures.errors import ProvisionError
+from deepops_fixtures.inputs import Inputs
+from deepops_fixtures.proc import Deadline, boot_id
+
+#: Files of an instance's folder that belong to one life of it and not to the checkpoint.
+_OWN = shutil.ignore_patterns("ledger*", "cluster.json", ".*")
+_MIB = 1024**2
+#: Seconds that one freeze or thaw may take: far more than a large guest needs.
+PATIENCE = 180.0
+
+
+def take(
+    store: Store,
+    name: str,
+    running: RunningCluster,
+    stage: Stage,
+    inputs: Inputs,
+    *,
+    ram: bool = True,
+) -> Manifest:
+    """Freeze the instance and return the new checkpoint; the guests run on.
+
+    Without ``ram``, or where a device is handed through to a guest, the disks alone are kept, as a
+    power failure would leave them after a sync. Raises ProvisionError or StepTimeout; the instance
+    works on in any case, and what is left of the attempt is in its ledger.
+    """
+    ledger = store.book.get(name)
+    ram = ram and not freezer.disk_only(ledger.domains)
+    _refuse_without_room(ledger, ram)
+    checkpoint = new_id(name, stage)
+    items = [
+        Frozen(
+            node=node,
+            domain=domain,
+            overlay=f"{domain}.{checkpoint.rsplit('-', 1)[1]}.img",
+            ram=ram_volume(checkpoint, node) if ram else "",
+        )
+        for node, domain in zip(ledger.spec.nodes, ledger.domains, strict=True)
+    ]
+    below = freezer.active_disks(ledger.domains)
+    with hypervisor.connect() as connection:
+        # The deepest is the box's image, which nobody writes to and every cluster shares.
+        chains = [volumes.backing_chain(connection, ledger.pool, disk) for disk in below]
+    leases = _leases(ledger)
+    memories = [item.ram for item in items if item.ram]
+    with store.book.locked():
+        folder = store.announce(checkpoint, ledger.pool, [*below, *memories])
+        added = [*(item.overlay for item in items), *memories]
+        ledger = store.book.update(name, taking=checkpoint, volumes=[*ledger.volumes, *added])
+    # What a command left in the guests' own caches has to be on the disks, and a connection that
+    # nobody will answer any more must not be in their memory.
+    _settle(store, ledger, running, sync=not ram)
+    xml = freezer.freeze(ledger.pool, items, Deadline.after(PATIENCE))
+    with hypervisor.connect() as connection:
+        whole = {*below, *memories, *(name for chain in chains for name in chain)}
+        signatures = volumes.signatures(connection, ledger.pool, whole)
+    shutil.copytree(store.book.path(name), folder / "instance", ignore=_OWN, symlinks=True)
+    manifest = Manifest(
+        id=checkpoint,
+        stage=stage,
+        kind="ram" if ram else "disk",
+        created=time.time(),
+        instance=name,
+        inputs=inputs,
+        spec=ledger.spec,
+        pool=ledger.pool,
+        domains=ledger.domains,
+        networks=ledger.networks,
+        subnets=ledger.subnets,
+        macs=networks.macs(ledger),
+        leases=leases,
+        bases=sorted({chain[0] for chain in chains if chain}),
+        disks={
+            item.node: [*chain[1:], disk]
+            for item, chain, disk in zip(items, chains, below, strict=True)
+        },
+        ram={item.node: item.ram for item in items if item.ram},
+        xml=xml,
+        signatures=signatures,
+        running=running,
+        boot=boot_id(),
+    )
+    with store.book.locked():
+        store.write(manifest)
+        _hand_over(store, name, manifest)
+    return manifest
+
+
+def _hand_over(store: Store, name: str, manifest: Manifest) -> None:
+    """Let the frozen volumes be the checkpoint's; the instance stands on them from now on."""
+    ledger = store.book.get(name)
+    store.book.update(
+        name,
+        taking="",
+        volumes=[volume for volume in ledger.volumes if volume not in manifest.volumes],
+        layers=manifest.layers,
+    )
+
+
+def _leases(ledger: Ledger) -> list[Lease]:
+    """Return each node's lease in the management network. Raises ProvisionError when one has
+    none."""
+    addresses = hypervisor.addresses(ledger)
+    found = []
+    for node, domain in zip(ledger.spec.nodes, ledger.domains, strict=True):
+        mac = freezer.hardware_addresses(domain, ledger.networks[1])
+        if not mac or node not in addresses:
+            raise ProvisionError(f"libvirt knows no lease of '{node}'.")
+        found.append(Lease(node=node, mac=mac, address=addresses[node]))
+    return found
+
+
+def _settle(store: Store, ledger: Ledger, running: RunningCluster, *, sync: bool) -> None:
+    config = store.book.path(ledger.name) / "ssh_config"
+    nodes = list(ledger.spec.nodes)
+    if sync:
+        ssh.on_all(config, ledger.name, nodes, "sync", Deadline.after(60))
+    ssh.close_connections(config, nodes)
+    # The guests see the end of the connections and close the sessions.
+    time.sleep(0.5)
+
+
+def _refuse_without_room(ledger: Ledger, ram: bool) -> None:
+    """Raise ProvisionError where the pool has no room for the guests' memory and some growth."""
+    wanted = (ledger.spec.memory if ram else 0) * _MIB + 1024 * _MIB
+    _folder, free = hypervisor.pool_space(ledger.pool)
+    if free < wanted:
+        raise ProvisionError(
+            f"A checkpoint may need {humanize.naturalsize(wanted, binary=True)} on disk; "
+            f"{humanize.naturalsize(free, binary=True)} are free.",
+            hint="deepops-virtual checkpoint gc, or lower --deepops-checkpoint-budget",
+        )
+
+
+def instance_folder(store: Store, manifest: Manifest) -> Path:
+    """Return the kept copy of the instance's folder: keys, inventory, Vagrant's data."""
+    return store.path(manifest.id) / "instance"

@@ -1,0 +1,205 @@
+"""Starting from a checkpoint instead of from nothing: which one is good for this run, and why not
+a better one.
+
+Joins what the cluster and deploy rooms say a stage is made from with the store of checkpoints.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import humanize
+
+from deepops_fixtures import inputs as stage_inputs
+from deepops_fixtures.cluster import restoring, taking, teardown
+from deepops_fixtures.cluster.checkpoints import REUSABLE, Manifest, Stage, Store
+from deepops_fixtures.cluster.running import RunningCluster
+from deepops_fixtures.errors import DeepopsError, UsageProblem
+from deepops_fixtures.inputs import Inputs
+from deepops_fixtures.journal import Journal
+from deepops_fixtures.proc import Deadline
+from deepops_fixtures.settings import Settings
+
+_GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The checkpoints to try, the best first, and for each stage without one why there is none."""
+
+    candidates: tuple[Manifest, ...]
+    lacking: tuple[str, ...]
+
+
+class Reuse:
+    """The checkpoints of one run's cluster: found, restored, taken."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        journal: Journal,
+        run_dir: Path,
+        cluster: str,
+        make_inputs: Callable[[Stage], Inputs],
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.journal = journal
+        self.run_dir = run_dir
+        self.cluster = cluster
+        self._make_inputs = make_inputs
+
+    # -- finding ----------------------------------------------------------------------------
+
+    def plan(self, target: Stage) -> Plan:
+        """Return what a run that wants to reach ``target`` may start from."""
+        candidates: list[Manifest] = []
+        lacking: list[str] = []
+        if self.settings.reuse == "never":
+            return Plan((), ())
+        stages = REUSABLE[REUSABLE.index(target) :]
+        if self.settings.reuse == "require":
+            stages = (target,)
+        known = self.store.all()
+        for stage in stages:
+            inputs = self._make_inputs(stage)
+            mine = [item for item in known if item.stage == stage and self._fits(item)]
+            same = [item for item in mine if item.key == stage_inputs.key(inputs)]
+            candidates += sorted(same, key=lambda item: -item.created)
+            if not same:
+                lacking.append(_why_none(stage, mine, inputs))
+        lacking += [f"{name} was set aside: {why}" for name, why in self.store.rejected]
+        return Plan(tuple(candidates), tuple(lacking))
+
+    def _fits(self, manifest: Manifest) -> bool:
+        wanted = self.settings.name
+        return manifest.spec.name == self.cluster and wanted in ("", manifest.instance)
+
+    def refuse_without(self, target: Stage) -> None:
+        """With ``--deepops-reuse=require``, refuse a run that has no checkpoint of its target.
+
+        Raises UsageProblem naming the input that changed.
+        """
+        if self.settings.reuse != "require":
+            return
+        plan = self.plan(target)
+        good = [item for item in plan.candidates if item.stage == target]
+        troubles = [self._trouble(item) for item in good]
+        if "" not in troubles:
+            why = "; ".join([*troubles, *plan.lacking]) or "there is none"
+            raise UsageProblem(
+                f"No checkpoint of stage '{target}' can be used: {why}.",
+                hint="run once with --deepops-reuse auto, which takes one; "
+                "deepops-virtual checkpoint list",
+            )
+
+    def _trouble(self, manifest: Manifest) -> str:
+        why = restoring.obstacle(self.store, manifest) or self.store.flaw(manifest)
+        return f"{manifest.id}: {why}" if why else ""
+
+    # -- restoring --------------------------------------------------------------------------
+
+    def restore(self, target: Stage, *, kept: bool) -> tuple[RunningCluster, Manifest] | None:
+        """Return the cluster restored from the best checkpoint there is, or None.
+
+        What cannot be restored is said, set aside where it is at fault, and the next one is tried.
+        """
+        plan = self.plan(target)
+        for why in plan.lacking:
+            self.journal.note("up", f"no checkpoint: {why}")
+        for manifest in plan.candidates:
+            flaw = self.store.flaw(manifest)
+            if flaw:
+                self._reject(manifest, flaw)
+                continue
+            why = restoring.obstacle(self.store, manifest)
+            if why:
+                self.journal.note("up", f"checkpoint '{manifest.id}' is not free: {why}")
+                continue
+            running = self._try(manifest, kept)
+            if running:
+                return running, manifest
+        return None
+
+    def _try(self, manifest: Manifest, kept: bool) -> RunningCluster | None:
+        age = humanize.naturaldelta(manifest.age)
+        self.journal.note(
+            "up", f"starting from checkpoint '{manifest.id}' ({manifest.stage}, {age} old)"
+        )
+        try:
+            return restoring.restore(
+                self.store,
+                manifest,
+                self.run_dir,
+                self.journal,
+                wait=self.settings.wait,
+                kept=kept,
+            )
+        except (restoring.Unavailable, UsageProblem) as error:
+            self.journal.note("up", error.message)
+        except DeepopsError as error:
+            log = self.run_dir / "logs" / "restore.log"
+            deadline = Deadline.after(self.settings.down_timeout)
+            if self.store.book.read(manifest.instance):
+                teardown.destroy(manifest.instance, self.store.book, self.journal, log, deadline)
+            (self.run_dir / "instance").unlink(missing_ok=True)
+            self._reject(manifest, error.message)
+        return None
+
+    def _reject(self, manifest: Manifest, why: str) -> None:
+        self.journal.note(
+            "up", f"checkpoint '{manifest.id}' was set aside: {why}", status="failed"
+        )
+        self.store.set_aside(manifest.id, why)
+
+    # -- taking -----------------------------------------------------------------------------
+
+    def take(self, running: RunningCluster, stage: Stage, made_from: Inputs) -> Manifest | None:
+        """Take a checkpoint for later runs (or, with stage 'here', for this one to go back to).
+
+        ``made_from`` are the stage's inputs as they were when it began: one that was edited
+        meanwhile makes a checkpoint of nobody knows what, and none is taken. That none could be
+        taken is said, and fails nothing: the cluster is as good without.
+        """
+        changed = stage != "here" and stage_inputs.changes(made_from, self._make_inputs(stage))
+        if changed:
+            self.journal.note(
+                "checkpoint", f"none was taken, changed meanwhile: {'; '.join(changed)}"
+            )
+            return None
+        try:
+            with self.journal.step("checkpoint", f"keeping the cluster as it is ('{stage}')"):
+                manifest = taking.take(self.store, running.name, running, stage, made_from)
+        except (DeepopsError, OSError) as error:
+            self.journal.note("checkpoint", f"none was taken: {error}", status="failed")
+            return None
+        self._make_room(manifest)
+        threading.Thread(target=self._make_durable, args=(manifest,), daemon=True).start()
+        return manifest
+
+    def _make_durable(self, manifest: Manifest) -> None:
+        """Have the host write everything to its disks, and note that it did."""
+        os.sync()
+        with suppress(OSError):
+            self.store.write(manifest.model_copy(update={"durable": True}))
+
+    def _make_room(self, newest: Manifest) -> None:
+        with self.store.book.locked():
+            dropped = self.store.make_room(self.settings.checkpoint_budget * _GIB, keep=newest.id)
+        for item in dropped:
+            self.journal.note("checkpoint", f"'{item.id}' gave way to newer ones")
+
+
+def _why_none(stage: Stage, mine: list[Manifest], inputs: Inputs) -> str:
+    """Say why no checkpoint of a stage is good: the nearest one, and what has changed since."""
+    if not mine:
+        return f"none of stage '{stage}' was taken of this cluster yet"
+    differences = [(stage_inputs.changes(item.inputs, inputs), item) for item in reversed(mine)]
+    changes, nearest = min(differences, key=lambda pair: len(pair[0]))
+    return f"{nearest.id} does not fit; changed since: {'; '.join(changes)}"
