@@ -224,6 +224,10 @@ class Rehearsal:
             running, manifest = restored
             self._keep_description(running)
             self._set_baseline(manifest)
+            taken = datetime.fromtimestamp(manifest.created).strftime("%Y-%m-%d %H:%M")
+            self._origin.write_text(
+                f"restored from checkpoint '{manifest.id}' (stage '{manifest.stage}', {taken})"
+            )
             if manifest.stage == "deployed":
                 self._write("deployed", Outcome(status="ok", pid=os.getpid()))
                 self._see_idempotence(running)
@@ -361,6 +365,17 @@ class Rehearsal:
             if outcome and outcome.status == "failed":
                 return self._told(stage, outcome).splitlines()[0]
         return ""
+
+    @property
+    def _origin(self) -> Path:
+        return self.run_dir / "origin"
+
+    @property
+    def origin(self) -> str:
+        """What this run's cluster was made from, in words ('' for one it did not make)."""
+        with suppress(OSError):
+            return self._origin.read_text()
+        return "made from the box" if self.instance else ""
 
     # -- down -------------------------------------------------------------------------------
 

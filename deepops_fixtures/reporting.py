@@ -244,7 +244,12 @@ def _facts(ours: Session) -> page.RunFacts:
         network=network,
         timeline=timeline.build(events, checks),
         provenance=provenance.collect(
-            running, source, box, running.name if running else rehearsal.instance, ours.versions
+            running,
+            source,
+            box,
+            running.name if running else rehearsal.instance,
+            rehearsal.origin,
+            ours.versions,
         ),
         files=page.files_of(ours.run_dir),
         roles=timeline.roles(events),
@@ -323,6 +328,8 @@ def summarize(terminal: Any, config: pytest.Config, ours: Session) -> None:
         terminal.write_line(
             "time: " + ", ".join(f"{k.lower()} {duration(v)}" for k, v in phases.items())
         )
+    if ours.rehearsal.origin:
+        terminal.write_line(f"start: {ours.rehearsal.origin}")
     failures = [item for item in ours.outcomes if item.bad]
     for item in failures[:20]:
         where = "" if item.node and item.node in item.message else f"{item.node or 'cluster'}: "

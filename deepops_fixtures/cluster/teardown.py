@@ -68,16 +68,20 @@ def _close(ledger: Ledger, book: LedgerBook) -> None:
 def _vagrant_forget(
     ledger: Ledger, book: LedgerBook, journal: Journal, log: Path, deadline: Deadline
 ) -> None:
-    """Have Vagrant take the machines, which are gone, off its list of machines."""
+    """Have Vagrant take the machines, which are gone, off its list of machines.
+
+    Asking for their state does that. 'vagrant destroy' would go on to delete volumes by the name
+    that it once gave them, and on these a checkpoint may stand.
+    """
     folder = book.path(ledger.name)
     if ledger.checkpoint or not list((folder / "vagrant").glob("machines/*/libvirt/id")):
         return
     try:
         status = run_logged(
-            ["vagrant", "destroy", "--force"],
+            ["vagrant", "status"],
             log=log,
             deadline=deadline,
-            what="'vagrant destroy'",
+            what="'vagrant status'",
             env=environment(ledger, book),
         )
     except (DeepopsError, OSError) as error:
@@ -86,7 +90,7 @@ def _vagrant_forget(
     if status != 0:
         journal.note(
             "down",
-            f"'vagrant destroy' ended with status {status}; the machines are gone, and "
+            f"'vagrant status' ended with status {status}; the machines are gone, and "
             "'vagrant global-status --prune' takes them off Vagrant's list",
             status="failed",
             detail=str(log),

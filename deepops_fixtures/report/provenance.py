@@ -79,6 +79,7 @@ def collect(
     source: PlaybookSource | None,
     box: str,
     instance: str,
+    origin: str,
     cluster_versions: dict[str, str],
 ) -> dict[str, str]:
     """Return the facts in reading order; what is not known is left out."""
@@ -88,6 +89,7 @@ def collect(
         if source
         else "nothing",
         "instance": instance,
+        "cluster": origin,
         "box": box,
         "accelerator": f"{running.accelerator}: {running.accelerator_reason}"
         if running and running.accelerator

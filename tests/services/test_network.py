@@ -1,14 +1,23 @@
 """Names, clocks and users: what has to agree on every node before anything else can."""
 
 import ipaddress
+from typing import NamedTuple
 
 import pytest
 
 from deepops_fixtures import facts
-from deepops_fixtures.checks import Clocks
+from deepops_fixtures.checks import Clocks, wait_until
 from deepops_fixtures.cluster.running import Node, Nodes
 
 pytestmark = pytest.mark.services
+
+
+class Tracking(NamedTuple):
+    """What chronyc says of the source that a node follows."""
+
+    source: str
+    stratum: int
+    leap: str
 
 
 @pytest.mark.nodes("slurm-cluster")
@@ -39,12 +48,20 @@ def test_the_clocks_of_all_nodes_agree(deepops: Nodes, clocks: Clocks):
 
 @pytest.mark.nodes("slurm-cluster")
 def test_the_clock_of_the_node_follows_a_source(node: Node):
-    done = node.host.run("chronyc -c tracking")
-    assert done.rc == 0, f"{node.name}: chrony does not answer: {done.stdout.strip()}"
-    tracking = done.stdout.strip().split(",")
-    reference, stratum, leap = tracking[1], int(tracking[2]), tracking[-1]
-    assert leap != "Not synchronised" and 0 < stratum < 16, (
-        f"{node.name}: chrony follows '{reference or 'nobody'}' at stratum {stratum} ({leap})"
+    def tracking() -> Tracking:
+        done = node.host.run("chronyc -c tracking")
+        assert done.rc == 0, f"{node.name}: chrony does not answer: {done.stdout.strip()}"
+        fields = done.stdout.strip().split(",")
+        return Tracking(fields[1] or "nobody", int(fields[2]), fields[-1])
+
+    # After a start, or a jump of the clock, chrony asks its source several times, seconds apart,
+    # before it believes it.
+    wait_until(
+        f"the clock of {node.name} follows a source",
+        tracking,
+        lambda seen: seen.leap != "Not synchronised" and 0 < seen.stratum < 16,
+        45,
+        pause=2,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import secrets
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from deepops_fixtures.cluster import hypervisor
+from deepops_fixtures.cluster.checkpoints import Store
 from deepops_fixtures.cluster.ledger import LedgerBook, Snapshot
 from deepops_fixtures.cluster.running import Nodes, RunningCluster
 from deepops_fixtures.settings import Settings
@@ -56,12 +57,12 @@ class Started:
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def wait_for(self, text: str, seconds: float = 240) -> None:
-        """Wait until the command has said something."""
+    def wait_for(self, *texts: str, seconds: float = 240) -> None:
+        """Wait until the command has said one of these."""
         limit = time.monotonic() + seconds
-        while text not in self.output:
-            assert self.process.poll() is None, f"it ended without '{text}':\n{self.output}"
-            assert time.monotonic() < limit, f"it did not say '{text}':\n{self.output}"
+        while not any(text in self.output for text in texts):
+            assert self.process.poll() is None, f"it ended without {texts}:\n{self.output}"
+            assert time.monotonic() < limit, f"it did not say {texts}:\n{self.output}"
             time.sleep(0.2)
 
     def signal(self, number: int) -> None:
@@ -130,7 +131,10 @@ def nothing_left() -> Iterator[Callable[[], list[str]]]:
 
     def left() -> list[str]:
         now = hypervisor.take_snapshot()
+        # Boxes and checkpoints stay on purpose.
+        kept = {f"volume {m.pool}/{name}" for m in Store(book()).all() for name in m.volumes}
         found = [text for text in now.minus(before) if "_vagrant_box_image_" not in text]
+        found = [text for text in found if text not in kept]
         found += sorted(f"process {text}" for text in now.processes - before.processes)
         found += [f"ledger {item.name}" for item in book().all() if item.name not in ledgers]
         return found
@@ -155,23 +159,28 @@ def nodes_of(name: str) -> Nodes:
 def slurm_cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """Name of a cluster with Slurm on it, deployed twice to see that the second time changes
-    nothing."""
+    """Name of a cluster with Slurm on it, deployed once more to see that this changes nothing. It
+    starts from a checkpoint where a run before has left one."""
     given = request.config.getoption("--harness-cluster")
     if given:
         yield given
         return
-    project = Path(__file__).resolve().parents[3]
-    commands = Commands(tmp_path_factory.mktemp("slurm"), project)
-    name = f"e2e-{secrets.token_hex(2)}"
+    commands = Commands(tmp_path_factory.mktemp("slurm"), Path(__file__).resolve().parents[3])
+    name = ""
+    (commands.folder / "test_it.py").write_text(
+        "def test_it_is_deployed(slurm):\n    assert slurm.controller_answers\n"
+    )
     try:
-        up = commands.virtual("up", "--cluster", "debian", "--name", name)
-        assert up.status == 0, up.output
-        deployed = commands.virtual("deploy", name, "--idempotence")
-        assert deployed.status == 0, deployed.output
+        run = commands.pytest(
+            "--deepops-cluster", "debian", "--deepops-keep", "always", "--deepops-idempotence",
+            "test_it.py", seconds=2400,
+        )  # fmt: skip
+        kept = re.search(r"cluster: '(\S+)' was kept", run.output)
+        name = kept[1] if kept else ""
+        assert run.status == 0, run.output
         yield name
     finally:
         commands.end()
-        if book().read(name):
+        if name:
             gone = commands.virtual("destroy", name)
             assert gone.status == 0, gone.output

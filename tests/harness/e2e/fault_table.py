@@ -25,9 +25,9 @@ class Fault:
 
     name: str
     node: str
-    #: Shell commands that root runs on the node.
+    #: Shell commands that root runs on the node. Nobody mends it: the cluster is put back to its
+    #: checkpoint.
     break_it: str
-    mend_it: str
     #: Test name → words that its message must have: the cause.
     red: dict[str, str] = field(default_factory=dict)
 
@@ -35,7 +35,7 @@ class Fault:
 FAULTS = (
     Fault(
         "slurmd-stopped", GPU,
-        "systemctl stop slurmd", "systemctl start slurmd",
+        "systemctl stop slurmd",
         {
             f"{UNITS}[{GPU}]": "slurmd.service is inactive",
             f"{PORTS}[{GPU}]": "nothing listens for slurmd (6818/tcp)",
@@ -44,10 +44,8 @@ FAULTS = (
     ),
     Fault(
         "wrong-munge-key", GPU,
-        "cp -p /etc/munge/munge.key /root/munge.key; "
         "dd if=/dev/urandom of=/etc/munge/munge.key bs=128 count=1 status=none; "
         "systemctl restart munge",
-        "cat /root/munge.key > /etc/munge/munge.key; rm /root/munge.key; systemctl restart munge",
         {
             "test_munge_credentials_of_every_node_decode_on_every_other":
                 f"{GPU} has another munge key than the rest",
@@ -58,7 +56,7 @@ FAULTS = (
     ),
     Fault(
         "home-unmounted", GPU,
-        "umount --lazy /home", "mount /home",
+        "umount --lazy /home",
         {
             f"{MOUNTED}[{GPU}]": f"{GPU} has mounted {{'/home': 'nothing'}}",
             "test_a_file_written_on_one_node_is_read_on_every_other": f"{GPU} does not see what",
@@ -68,12 +66,11 @@ FAULTS = (
     Fault(
         "node-drained", GPU,
         f"scontrol update NodeName={GPU} State=DRAIN Reason='bad fan'",
-        f"scontrol update NodeName={GPU} State=RESUME",
         {f"{READY}[{GPU}]": "reason: bad fan"},
     ),
     Fault(
         "rsyslog-stopped", GPU,
-        "systemctl stop syslog.socket rsyslog.service", "systemctl start rsyslog.service",
+        "systemctl stop syslog.socket rsyslog.service",
         {
             f"{UNITS}[{GPU}]": "rsyslog.service is inactive",
             f"test_a_log_line_of_the_node_arrives_on_the_server[{GPU}]":
@@ -82,8 +79,7 @@ FAULTS = (
     ),
     Fault(
         "slurm.conf-differs", MGMT,
-        "cp -p /etc/slurm/slurm.conf /root/; echo '# edited by hand' >> /etc/slurm/slurm.conf",
-        "cp -p /root/slurm.conf /etc/slurm/slurm.conf",
+        "echo '# edited by hand' >> /etc/slurm/slurm.conf",
         {
             "test_every_node_has_the_same_slurm_configuration":
                 f"differs from the controller's on {MGMT}",
@@ -91,8 +87,7 @@ FAULTS = (
     ),
     Fault(
         "wrong-address-in-hosts", MGMT,
-        f"cp -p /etc/hosts /root/; sed -i 's/^[0-9.]* {GPU}$/192.0.2.7 {GPU}/' /etc/hosts",
-        "cp -p /root/hosts /etc/hosts",
+        f"sed -i 's/^[0-9.]* {GPU}$/192.0.2.7 {GPU}/' /etc/hosts",
         {
             f"test_the_node_resolves_every_node_to_its_cluster_address[{MGMT}]":
                 f"{MGMT} resolves {GPU} -> 192.0.2.7",
@@ -101,12 +96,11 @@ FAULTS = (
     Fault(
         "disk-full", MGMT,
         "fallocate -l $(($(df --output=avail -B1 / | tail -n 1) - 100000000)) /var/filler",
-        "rm /var/filler",
         {f"test_the_node_has_room_on_its_disks[{MGMT}]": f"{MGMT}: nearly full"},
     ),
     Fault(
         "slurmctld-stopped", LOGIN,
-        "systemctl stop slurmctld", "systemctl start slurmctld",
+        "systemctl stop slurmctld",
         {
             f"{UNITS}[{LOGIN}]": "slurmctld.service is inactive",
             f"{PORTS}[{LOGIN}]": "nothing listens for slurmctld (6817/tcp)",
@@ -123,7 +117,7 @@ FAULTS = (
     ),
     Fault(
         "slurmdbd-stopped", LOGIN,
-        "systemctl stop slurmdbd", "systemctl start slurmdbd",
+        "systemctl stop slurmdbd",
         {
             f"{UNITS}[{LOGIN}]": "slurmdbd.service is inactive",
             f"{PORTS}[{LOGIN}]": "nothing listens for slurmdbd (6819/tcp)",
@@ -135,8 +129,6 @@ FAULTS = (
     Fault(
         "clock-off", MGMT,
         "systemctl stop chrony; date -s '+45 seconds'",
-        "date -s '-45 seconds'; systemctl start chrony; chronyc -a 'burst 4/4'; "
-        "chronyc waitsync 30 0.5",
         {
             f"{UNITS}[{MGMT}]": "chrony.service is inactive",
             "test_the_clocks_of_all_nodes_agree": f"{MGMT} is 4",
@@ -145,11 +137,8 @@ FAULTS = (
     ),
     Fault(
         "jobs-not-confined", GPU,
-        "cp -p /etc/slurm/cgroup.conf /etc/pam.d/sshd /root/; "
         "sed -i '/^Constrain/s/=yes/=no/' /etc/slurm/cgroup.conf; "
         "sed -i /pam_slurm_adopt/d /etc/pam.d/sshd; systemctl restart slurmd",
-        "cp -p /root/cgroup.conf /etc/slurm/; cp -p /root/sshd /etc/pam.d/; "
-        "systemctl restart slurmd",
         {
             "test_every_node_has_the_same_slurm_configuration": f"controller's on {GPU}",
             f"test_ssh_to_the_compute_node_is_refused_without_a_job[{GPU}]":
@@ -163,7 +152,6 @@ FAULTS = (
         "neglected", MGMT,
         "chmod 0644 /etc/munge/munge.key; systemd-run --unit=neglected false; "
         "echo '<2>EXT4-fs error (device vda1): made up by a test' > /dev/kmsg",
-        "chmod 0400 /etc/munge/munge.key; systemctl reset-failed neglected; dmesg --clear",
         {
             f"test_munge_key_can_be_read_by_munge_alone[{MGMT}]": "munge.key is munge:munge 644",
             f"test_no_unit_of_the_node_has_failed[{MGMT}]": "neglected.service",

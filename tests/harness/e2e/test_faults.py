@@ -3,6 +3,8 @@
 import pytest
 
 from deepops_fixtures.checks import Slurm, wait_until
+from deepops_fixtures.rehearsal import Rehearsal
+from deepops_fixtures.settings import Settings
 from tests.harness.e2e.conftest import Commands, nodes_of
 from tests.harness.e2e.fault_table import FAULTS, ROUNDS, Fault
 
@@ -15,26 +17,32 @@ def test_every_fault_of_the_table_is_tried_once():
     )
 
 
+@pytest.fixture(scope="module")
+def rehearsal(slurm_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Rehearsal:
+    """The rehearsal that puts the cluster back to how it is now."""
+    settings = Settings.load({"attach": slurm_cluster})
+    made = Rehearsal(settings, tmp_path_factory.mktemp("rehearsal"))
+    made.ensure_baseline()
+    return made
+
+
 @pytest.mark.parametrize(
     "faults", ROUNDS, ids=lambda faults: "+".join(fault.name for fault in faults)
 )
 def test_faults_turn_red_exactly_the_checks_that_name_them(
-    faults: tuple[Fault, ...], slurm_cluster: str, commands: Commands
+    faults: tuple[Fault, ...], slurm_cluster: str, rehearsal: Rehearsal, commands: Commands
 ):
     nodes = nodes_of(slurm_cluster)
     slurm = Slurm(nodes)
-    wait_until("the cluster is whole", slurm.all_obstacles, lambda found: not found, 120)
-    broken = []
+    wait_until("the cluster is whole", slurm.all_obstacles, lambda found: not found, 60)
     try:
         for fault in faults:
-            broken.append(fault)
             nodes[fault.node].host.run_expect([0], fault.break_it)
         checks = [str(commands.project / "tests" / name) for name in ("slurm", "services")]
         select = ["-m", "not destructive and not late", "-n", "3", "-q"]
         run = commands.pytest(*checks, "--deepops-attach", slurm_cluster, *select)
     finally:
-        for fault in reversed(broken):
-            nodes[fault.node].host.run_expect([0], fault.mend_it)
+        rehearsal.go_back()
     outcomes = run.outcomes()
     red = {name: text for name, (kind, text) in outcomes.items() if kind in ("failure", "error")}
     expected = {name: cause for fault in faults for name, cause in fault.red.items()}
@@ -43,4 +51,3 @@ def test_faults_turn_red_exactly_the_checks_that_name_them(
     assert not silent, "red without the cause in the message"
     assert run.status == 1
     assert (run.run_dir / "bundle.tar.gz").is_file()
-    wait_until("the cluster is whole again", slurm.all_obstacles, lambda found: not found, 120)

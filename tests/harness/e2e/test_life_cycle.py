@@ -30,6 +30,8 @@ def test_the_third(virtual_cluster):
     pass
 """
 TINY = ("--deepops-cluster", "tiny")
+#: Where the way from the box to a machine is what matters.
+COLD = (*TINY, "--deepops-reuse", "never")
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ wait_for_domain() {{
 
 
 def test_a_green_run_destroys_its_machine_and_says_so(commands, module, nothing_left):
-    run = commands.pytest(*TINY, module(), "-v")
+    run = commands.pytest(*COLD, module(), "-v")
     assert run.status == 0, run.output
     assert "3 passed" in run.output
     assert "cluster: destroyed; nothing of it is left on this host" in run.output
@@ -85,7 +87,7 @@ def test_a_green_run_destroys_its_machine_and_says_so(commands, module, nothing_
 
 
 def test_four_workers_share_one_machine(commands, module, nothing_left):
-    run = commands.pytest(*TINY, module(), "-n", "4")
+    run = commands.pytest(*COLD, module(), "-n", "4")
     assert run.status == 0, run.output
     assert "3 passed" in run.output
     assert run.output.count("starting 1 virtual machine  done") == 1
@@ -94,7 +96,7 @@ def test_four_workers_share_one_machine(commands, module, nothing_left):
 
 def test_vagrant_dies_half_way(commands, module, vagrant_before, nothing_left):
     vagrant_before('setsid $real "$@" & wait_for_domain; kill -9 -- -$!; exit 137')
-    run = commands.pytest(*TINY, module(), "-rs")
+    run = commands.pytest(*COLD, module(), "-rs")
     assert run.status == 1, run.output
     assert "1 error" in run.output
     assert "2 skipped" in run.output
@@ -111,7 +113,7 @@ def test_a_machine_that_does_not_answer_is_shown_with_its_console(
         '$real "$@" & wait_for_domain; sleep 8; virsh -c qemu:///system suspend $domain; wait'
     )
     commands.env["CI"] = "true"  # where pytest's short summary repeats whole messages
-    run = commands.pytest(*TINY, module(), "--deepops-up-timeout", "40")
+    run = commands.pytest(*COLD, module(), "--deepops-up-timeout", "40")
     assert run.status == 1, run.output
     assert "'vagrant up' did not end within 40 s and was stopped" in run.output
     assert "--- serial console of virtual-login" in run.output
@@ -124,7 +126,7 @@ def test_a_machine_that_does_not_answer_is_shown_with_its_console(
 def test_a_machine_whose_ssh_is_silent_is_named(commands, module, vagrant_before, nothing_left):
     # Vagrant has what it wants; then the machine falls silent before our own connection.
     vagrant_before('$real "$@"; virsh -c qemu:///system suspend $domain')
-    run = commands.pytest(*TINY, module(), "--deepops-up-timeout", "60")
+    run = commands.pytest(*COLD, module(), "--deepops-up-timeout", "60")
     assert run.status == 1, run.output
     assert "No answer over ssh within 60 s from 'virtual-login'" in run.output
     assert "Next: ssh -v -F " in run.output
@@ -166,7 +168,7 @@ def test_a_signal_during_the_checks_tears_down(commands, module, nothing_left, n
 
 
 def test_ctrl_c_while_it_comes_up_tears_down(commands, module, nothing_left):
-    started = commands.start_pytest(*TINY, module())
+    started = commands.start_pytest(*COLD, module())
     started.wait_for("virtual-login: started")
     started.signal(signal.SIGINT)
     run = started.wait(120)
@@ -176,7 +178,7 @@ def test_ctrl_c_while_it_comes_up_tears_down(commands, module, nothing_left):
 
 def test_term_under_xdist_tears_down(commands, module, nothing_left):
     started = commands.start_pytest(*TINY, module(sleep=300), "-n", "2")
-    started.wait_for("opening ssh connections  done")
+    started.wait_for("opening ssh connections  done", "setting the clocks  done")
     time.sleep(3)
     started.signal(signal.SIGTERM)
     run = started.wait(120)
