@@ -39,7 +39,9 @@ def virtual_cluster(deepops_session: Session) -> Nodes:
     """The nodes of the running cluster, by name and by group; nothing is deployed on their
     account."""
     rehearsal = deepops_session.rehearsal
-    running = _reach(rehearsal.ensure_up)
+    # What one worker deploys must not change under another's test.
+    shared = deepops_session.worker and rehearsal.target == "deployed"
+    running = _reach(rehearsal.ensure_deployed if shared else rehearsal.ensure_up)
     if rehearsal.goes_back and rehearsal.target == "up":
         rehearsal.remember_baseline()
     return deepops_session.nodes(running)

@@ -67,18 +67,32 @@ class Isolation:
         Raises ProvisionError or StepTimeout.
         """
         if self.broken or (wants_pristine(item) and self._mark("touched").exists()):
-            self.go_back()
+            try:
+                self._rehearsal.ensure_baseline()
+            except DeepopsError as error:
+                if wants_pristine(item):
+                    raise
+                # There was no room for a checkpoint. Destructive tests clean up after themselves
+                # as well as they can.
+                self._rehearsal.journal.note("revert", error.message, status="failed")
+                self._forget()
+            else:
+                self.go_back()
+        if breaks(item):
+            # Before it begins: a worker that dies in it has broken the cluster all the same.
+            self._mark("broken").touch()
 
-    def after(self, item: pytest.Item) -> None:
-        """Note what a test may have done."""
+    def after(self) -> None:
+        """Note that a test has had the cluster."""
         with suppress(OSError):
             self._mark("touched").touch()
-            if breaks(item) and self._rehearsal.disposable:
-                self._mark("broken").touch()
 
     def go_back(self) -> None:
         """Put the cluster back, and forget what was done to it."""
         self._rehearsal.go_back()
+        self._forget()
+
+    def _forget(self) -> None:
         for name in ("broken", "touched"):
             self._mark(name).unlink(missing_ok=True)
 

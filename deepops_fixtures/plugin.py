@@ -239,13 +239,16 @@ def _start_live(config: pytest.Config, ours: Session) -> None:
 
 
 def _say_abandoned(config: pytest.Config, ours: Session) -> None:
-    """Name the instances of runs that were killed, and how to remove them."""
+    """Name the instances of runs that were killed, and how to remove them; and ledgers that cannot
+    be read."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     with suppress(DeepopsError):
-        names = ", ".join(item.name for item in ours.rehearsal.book.orphans())
-        if names and reporter:
-            text = f"A run that was killed left: {names}. Next: deepops-virtual clean"
-            reporter.write_line(text, yellow=True)
+        book = ours.rehearsal.book
+        names = ", ".join(item.name for item in book.orphans())
+        lines = [f"A run that was killed left: {names}. Next: deepops-virtual clean"]
+        for text in (lines if names else []) + book.rejected:
+            if reporter:
+                reporter.write_line(text, yellow=True)
 
 
 # -- tests --------------------------------------------------------------------------------
@@ -262,7 +265,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
             return (yield)
         finally:
             if ours.used:
-                ours.isolation.after(item)
+                ours.isolation.after()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -272,7 +275,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     ours = session_of(item.config)
     ours.commands.clear()
     if needs_cluster(item):
-        reason = ours.rehearsal.failure_reason()
+        reason = ours.rehearsal.stages.failure_reason()
         if reason:
             pytest.skip(reason)
         if ours.rehearsal.disposable:
@@ -317,7 +320,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         _end_workers(config)
         _collect(ours)
         _tear_down(session, ours, failed=bool(exitstatus))
-        failure = ours.rehearsal.failure()
+        failure = ours.rehearsal.stages.failure()
         if failure and failure.usage:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
         reporting.make_sure_of_room(config, ours)

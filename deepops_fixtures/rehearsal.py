@@ -8,15 +8,10 @@ checks or reports.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, TypeVar
-
-from filelock import FileLock
-from pydantic import BaseModel
+from typing import Literal
 
 from deepops_fixtures.cluster import restoring, topology
 from deepops_fixtures.cluster.checkpoints import Manifest, Stage, Store
@@ -29,24 +24,12 @@ from deepops_fixtures.cluster.topology import ClusterSpec
 from deepops_fixtures.deploy import sources
 from deepops_fixtures.deploy.runner import Deployment
 from deepops_fixtures.deploy.sources import PlaybookSource
-from deepops_fixtures.errors import DeepopsError, ProvisionError, StageFailed, UsageProblem
+from deepops_fixtures.errors import DeepopsError, ProvisionError, UsageProblem
 from deepops_fixtures.inputs import Inputs
 from deepops_fixtures.journal import Journal
 from deepops_fixtures.reuse import Reuse
 from deepops_fixtures.settings import Settings
-
-#: What a run may wait for: the machines, the deployment, and a state to go back to.
-Step = Literal["up", "deployed", "baseline"]
-_T = TypeVar("_T")
-
-
-class Outcome(BaseModel):
-    """How a stage ended; the file that other processes read."""
-
-    status: Literal["running", "ok", "failed"]
-    pid: int
-    message: str = ""
-    usage: bool = False
+from deepops_fixtures.stages import Stages
 
 
 class Rehearsal:
@@ -58,7 +41,7 @@ class Rehearsal:
         self.run_dir = run_dir
         self.journal = Journal(run_dir / "events.jsonl")
         self.book = LedgerBook(settings.state_dir)
-        self._mine: dict[Step, Outcome] = {}
+        self.stages = Stages(run_dir, self.journal)
         self.spec: ClusterSpec | None = None
         self.provider: Provider | None = None
         self.kept = kept
@@ -133,7 +116,7 @@ class Rehearsal:
 
     def preflight(self) -> None:
         """Refuse what cannot work, before anything is created. Raises UsageProblem."""
-        if self.provider and not self._outcome("up"):
+        if self.provider and not self.stages.outcome("up"):
             self.provider.preflight()
             if isinstance(self.provider, VagrantProvider):
                 self.reuse.refuse_without(self._reachable())
@@ -155,7 +138,7 @@ class Rehearsal:
             self._keep_description(running)
             return running
         assert self.provider is not None
-        self._once("up", self._bring_up)
+        self.stages.once("up", self._bring_up)
         return self._running()
 
     def _running(self) -> RunningCluster:
@@ -168,7 +151,7 @@ class Rehearsal:
         source = self.source()
         if source is None or (self.attached and self._ledger_state() == "deployed"):
             return running
-        self._once("deployed", lambda: self._reach_deployment(running, source))
+        self.stages.once("deployed", lambda: self._reach_deployment(running, source))
         return running
 
     def ensure_baseline(self) -> Manifest:
@@ -177,7 +160,7 @@ class Rehearsal:
         Raises ProvisionError when none can be taken.
         """
         running = self.ensure_up()
-        self._once("baseline", lambda: self._find_baseline(running))
+        self.stages.once("baseline", lambda: self._find_baseline(running))
         return self.store.get((self.run_dir / "baseline").read_text())
 
     def _find_baseline(self, running: RunningCluster) -> None:
@@ -197,8 +180,16 @@ class Rehearsal:
                 self.ensure_baseline()
 
     def go_back(self) -> None:
-        """Put the cluster back to its baseline. Raises ProvisionError, StepTimeout."""
-        restoring.revert(self.store, self.ensure_baseline(), self.ensure_up(), self.journal)
+        """Put the cluster back to its baseline.
+
+        Raises ProvisionError or StepTimeout; the cluster counts as broken then.
+        """
+        baseline = self.ensure_baseline()
+        try:
+            restoring.revert(self.store, baseline, self.ensure_up(), self.journal)
+        except DeepopsError as error:
+            self.stages.write("put back", "failed", error.message)
+            raise
 
     def deploy_again(self) -> None:
         """Apply DeepOps whether or not it was applied before (the command line's ``deploy``)."""
@@ -229,7 +220,7 @@ class Rehearsal:
                 f"restored from checkpoint '{manifest.id}' (stage '{manifest.stage}', {taken})"
             )
             if manifest.stage == "deployed":
-                self._write("deployed", Outcome(status="ok", pid=os.getpid()))
+                self.stages.write("deployed", "ok")
                 self._see_idempotence(running)
             return
         if self.settings.reuse == "require":
@@ -258,9 +249,8 @@ class Rehearsal:
 
     def _reach_deployment(self, running: RunningCluster, source: PlaybookSource) -> None:
         # What the machines were is not what they are going to be.
-        for path in (self.run_dir / "baseline", self._path("baseline")):
-            path.unlink(missing_ok=True)
-        self._mine.pop("baseline", None)
+        (self.run_dir / "baseline").unlink(missing_ok=True)
+        self.stages.forget("baseline")
         keep = not self.attached and self.settings.reuse != "never"
         made_from = self._inputs("deployed") if keep else {}
         self._deploy(running, source)
@@ -295,77 +285,6 @@ class Rehearsal:
     def _ledger_state(self) -> str:
         return self.book.get(self.settings.attach).state
 
-    def _once(self, stage: Step, work: Callable[[], None]) -> None:
-        """Do the work of a stage unless some process has; everyone else waits and reads the
-        outcome."""
-        try:
-            self._once_locked(stage, work)
-        except OSError as error:
-            message = f"{error.strerror or error}: '{error.filename or self.run_dir}'."
-            outcome = Outcome(status="failed", pid=os.getpid(), message=message)
-            self._mine[stage] = outcome
-            raise DeepopsError(self._told(stage, outcome), hint=f"df -h {self.run_dir}") from error
-
-    def _once_locked(self, stage: Step, work: Callable[[], None]) -> None:
-        path = self._path(stage)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
-            outcome = self._outcome(stage)
-            if outcome and outcome.status == "ok":
-                return
-            if outcome:
-                raise StageFailed(self._told(stage, outcome))
-            me = os.getpid()
-            self.journal.note("stage", stage)
-            self._write(stage, Outcome(status="running", pid=me))
-            try:
-                work()
-            except BaseException as error:
-                message = error.message if isinstance(error, DeepopsError) else repr(error)
-                usage = isinstance(error, UsageProblem)
-                self._write(stage, Outcome(status="failed", pid=me, message=message, usage=usage))
-                raise
-            self._write(stage, Outcome(status="ok", pid=me))
-
-    @staticmethod
-    def _told(stage: Step, outcome: Outcome) -> str:
-        names = {
-            "up": "did not come up",
-            "deployed": "could not be deployed",
-            "baseline": "cannot be put back",
-        }
-        if outcome.status == "running":
-            return f"The process {outcome.pid} that worked on the cluster (stage '{stage}') died."
-        return f"The cluster {names[stage]}: {outcome.message}"
-
-    def _path(self, stage: Step) -> Path:
-        return self.run_dir / "stages" / f"{stage}.json"
-
-    def _write(self, stage: Step, outcome: Outcome) -> None:
-        self._mine[stage] = outcome
-        self._path(stage).write_text(outcome.model_dump_json())
-
-    def _outcome(self, stage: Step) -> Outcome | None:
-        with suppress(FileNotFoundError, ValueError):
-            return Outcome.model_validate_json(self._path(stage).read_text())
-        # Where the file could not be written, this process still knows.
-        return self._mine.get(stage)
-
-    def failure(self) -> Outcome | None:
-        """Return the outcome of the first stage that failed in any process, or None."""
-        stages: tuple[Step, ...] = ("up", "deployed")
-        found = (self._outcome(stage) for stage in stages)
-        return next((outcome for outcome in found if outcome and outcome.status == "failed"), None)
-
-    def failure_reason(self) -> str:
-        """Return why the cluster is broken, in one sentence; '' when it is not."""
-        stages: tuple[Step, ...] = ("up", "deployed")
-        for stage in stages:
-            outcome = self._outcome(stage)
-            if outcome and outcome.status == "failed":
-                return self._told(stage, outcome).splitlines()[0]
-        return ""
-
     @property
     def _origin(self) -> Path:
         return self.run_dir / "origin"
@@ -392,6 +311,7 @@ class Rehearsal:
         Raises LeakError when something of it is left on this host.
         """
         if self.provider is None:
+            self._forget_private_baseline()
             return ""
         keep = self.settings.keep == "always" or (self.settings.keep == "failed" and failed)
         name = self.instance
@@ -401,6 +321,14 @@ class Rehearsal:
             return name
         self.provider.down()
         return ""
+
+    def _forget_private_baseline(self) -> None:
+        """A cluster that runs on needs this run's own checkpoint no more."""
+        with suppress(OSError, DeepopsError):
+            manifest = self.store.get((self.run_dir / "baseline").read_text())
+            if manifest.stage == "here":
+                with self.book.locked():
+                    self.store.drop(manifest, in_use=True)
 
 
 def new_run_dir(settings: Settings, label: str = "") -> Path:

@@ -191,7 +191,7 @@ def _cause(report: pytest.TestReport) -> str:
 
 def collect_bundle(ours: Session) -> None:
     """Collect the state of the nodes while they live, when anything failed."""
-    failed = ours.rehearsal.failure() is not None or any(o.bad for o in ours.outcomes)
+    failed = ours.rehearsal.stages.failure() is not None or any(o.bad for o in ours.outcomes)
     nodes = _running_nodes(ours)
     if not failed:
         return
@@ -226,7 +226,7 @@ def _facts(ours: Session) -> page.RunFacts:
     events = rehearsal.journal.events()
     running = _running(ours)
     planned = running.nodes if running else _planned(ours)
-    failure = rehearsal.failure_reason()
+    failure = rehearsal.stages.failure_reason()
     source = rehearsal.source()
     box = ""
     if rehearsal.spec and running and running.provider == "vagrant":
@@ -267,7 +267,7 @@ def _planned(ours: Session) -> list[Any]:
 def _good(ours: Session) -> bool:
     ran = any(item.outcome == "passed" for item in ours.outcomes)
     bad = any(item.bad for item in ours.outcomes)
-    return ran and not bad and not ours.problems and ours.rehearsal.failure() is None
+    return ran and not bad and not ours.problems and ours.rehearsal.stages.failure() is None
 
 
 def verdict(ours: Session) -> str:
@@ -276,7 +276,7 @@ def verdict(ours: Session) -> str:
         name: sum(o.outcome == name for o in ours.outcomes) for name in ("passed", "skipped")
     }
     bad = sum(o.bad for o in ours.outcomes)
-    failure = ours.rehearsal.failure_reason()
+    failure = ours.rehearsal.stages.failure_reason()
     if failure:
         return failure
     if not ours.outcomes:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 import humanize
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from deepops_fixtures.cli.common import book, json_option, setting
 from deepops_fixtures.cluster.checkpoints import Manifest, Store
@@ -71,15 +71,15 @@ def list_(as_json: bool) -> None:
     if not rows:
         click.echo("No checkpoints. A run with --deepops-reuse auto (the default) takes them.")
         return
-    table = Table("checkpoint", "stage", "nodes", "age", "last used", "size", "state")
+    first = Column("checkpoint", no_wrap=True)
+    table = Table(first, "stage", "age", "unused for", "size", "state")
     for row, item in zip(rows, manifests, strict=True):
         state = f"in use by {row['used_by']}" if row["used_by"] else row["flaw"] or "ready"
         table.add_row(
             row["id"],
-            f"{row['stage']} ({row['kind']})",
-            str(len(row["nodes"])),
+            row["stage"],
             humanize.naturaldelta(item.age),
-            f"{humanize.naturaldelta(_ago(store, item))} ago",
+            humanize.naturaldelta(_ago(store, item)),
             humanize.naturalsize(row["bytes"], binary=True),
             state,
         )

@@ -23,7 +23,7 @@ from deepops_fixtures.settings import Settings
 
 def _status_of(ledger: Ledger, ledgers: LedgerBook) -> dict[str, Any]:
     states = hypervisor.domain_states(ledger)
-    addresses = hypervisor.addresses(ledger)
+    addresses = {lease.node: lease.address for lease in ledger.leases}
     with hypervisor.connect() as connection:
         disks = volumes.signatures(connection, ledger.pool, Store(ledgers).own_volumes(ledger))
     return {

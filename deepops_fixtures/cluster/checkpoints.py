@@ -22,8 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deepops_fixtures import inputs as stage_inputs
 from deepops_fixtures.cluster import hypervisor, volumes
-from deepops_fixtures.cluster.ledger import Ledger, LedgerBook, write_whole
-from deepops_fixtures.cluster.networks import Lease
+from deepops_fixtures.cluster.ledger import Lease, Ledger, LedgerBook, write_whole
 from deepops_fixtures.cluster.running import RunningCluster
 from deepops_fixtures.cluster.topology import ClusterSpec
 from deepops_fixtures.cluster.volumes import Signature
@@ -209,12 +208,13 @@ class Store:
             (target / "why").write_text(f"{why}\n")
         self.rejected.append((checkpoint, why))
 
-    def drop(self, manifest: Manifest) -> list[str]:
-        """Remove a checkpoint: its folder first, then the volumes that nobody else stands on.
+    def drop(self, manifest: Manifest, *, in_use: bool = False) -> list[str]:
+        """Remove a checkpoint: its manifest first, then the volumes that nobody else stands on.
 
-        Raises UsageProblem while an instance uses it. Returns what could not be removed.
+        Raises UsageProblem while an instance uses it, unless told that this is known. Returns what
+        could not be removed.
         """
-        users = self.users(manifest)
+        users = [] if in_use else self.users(manifest)
         if users:
             raise UsageProblem(
                 f"Checkpoint '{manifest.id}' is in use by cluster '{users[0].name}' "

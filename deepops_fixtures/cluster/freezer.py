@@ -60,17 +60,6 @@ def _active_disk(domain_xml: str) -> str:
     return Path(path or "").name
 
 
-def hardware_addresses(domain: str, network: str) -> str:
-    """Return the hardware address of a domain's interface in a network."""
-    with hypervisor.connect() as connection:
-        root = ElementTree.fromstring(connection.lookupByName(domain).XMLDesc(0))
-    for interface in root.iterfind("devices/interface"):
-        source, mac = interface.find("source"), interface.find("mac")
-        if source is not None and mac is not None and source.get("network") == network:
-            return mac.get("address", "")
-    return ""
-
-
 def freeze(pool_name: str, items: list[Frozen], deadline: Deadline) -> dict[str, str]:
     """Freeze these domains at one moment; return node → the XML that its guest can be started
     from.

@@ -16,7 +16,7 @@ import libvirt
 import psutil
 
 from deepops_fixtures.cluster import volumes
-from deepops_fixtures.cluster.ledger import MARK, Ledger, Snapshot
+from deepops_fixtures.cluster.ledger import MARK, Lease, Ledger, Snapshot
 from deepops_fixtures.errors import ProvisionError, UsageProblem
 
 URI = "qemu:///system"
@@ -184,17 +184,20 @@ def pool_space(pool_name: str = POOL) -> tuple[Path | None, int]:
         return (Path(path) if path else None), pool.info()[3]
 
 
-def addresses(ledger: Ledger) -> dict[str, str]:
-    """Return each node's address in the management network, as libvirt's leases tell it."""
-    found: dict[str, str] = {}
+def leases(ledger: Ledger) -> list[Lease]:
+    """Return each node's place in the management network, as libvirt's leases tell it; a node
+    without one is left out."""
+    found: list[Lease] = []
     with connect() as connection:
         for node, domain_name in zip(ledger.spec.nodes, ledger.domains, strict=True):
             with suppress(libvirt.libvirtError):
                 domain = connection.lookupByName(domain_name)
                 source = libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE
                 for interface in (domain.interfaceAddresses(source) or {}).values():
-                    for address in interface["addrs"] or []:
-                        found[node] = address["addr"]
+                    for address in (interface["addrs"] or [])[:1]:
+                        found.append(
+                            Lease(node=node, mac=interface["hwaddr"], address=address["addr"])
+                        )
     return found
 
 

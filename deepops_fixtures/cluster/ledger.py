@@ -76,6 +76,15 @@ class Snapshot(BaseModel):
         ]
 
 
+class Lease(BaseModel):
+    """A node's place in the management network."""
+
+    model_config = ConfigDict(frozen=True)
+    node: str
+    mac: str
+    address: str
+
+
 class Ledger(BaseModel):
     """Everything one instance owns on this host."""
 
@@ -94,6 +103,8 @@ class Ledger(BaseModel):
     #: True when the instance is to outlive its maker (made by the command line, or kept after a
     #: run).
     kept: bool = False
+    #: Each node's place in the management network, once it is known.
+    leases: list[Lease] = []
     #: 'kvm' or 'tcg'.
     accelerator: str = "tcg"
     #: Frozen volumes of checkpoints that the instance's disks stand on; they are not its own.

@@ -17,10 +17,9 @@ from contextlib import suppress
 
 import jinja2
 import libvirt
-from pydantic import BaseModel, ConfigDict
 
 from deepops_fixtures.cluster import hypervisor
-from deepops_fixtures.cluster.ledger import Ledger
+from deepops_fixtures.cluster.ledger import Lease, Ledger
 from deepops_fixtures.errors import ProvisionError
 
 _NETWORK = jinja2.Template(
@@ -49,15 +48,6 @@ _NETWORK = jinja2.Template(
 </network>
 """
 )
-
-
-class Lease(BaseModel):
-    """A node's place in the management network."""
-
-    model_config = ConfigDict(frozen=True)
-    node: str
-    mac: str
-    address: str
 
 
 def create(

@@ -38,12 +38,14 @@ def up_inputs(spec: ClusterSpec, box: Box | None, accelerator: str) -> Inputs:
     code = [here / name for name in _CODE]
     code += [here / "providers" / name for name in _PROVIDERS]
     vagrant = resources.vagrant()
-    files = [vagrant / vagrantfile(), vagrant / "identity.sh"]
+    # An absolute path, as DEEPOPS_VAGRANT_FILE may hold, is one wherever it is joined to.
+    machines = vagrant / vagrantfile()
+    files = inputs.of_files(machines.parent, [machines] if machines.is_file() else [])
     cluster = spec.model_dump(exclude={"description", "box"})
     return {
         "box": {spec.box: box.version if box else "Vagrant's own"},
         "cluster": inputs.of_data(cluster),
-        "vagrant": inputs.of_files(vagrant, [path for path in files if path.is_file()]),
+        "vagrant": {**files, **inputs.of_files(vagrant, [vagrant / "identity.sh"])},
         "harness": inputs.of_files(here.parent, code),
         "host": _host(accelerator),
     }

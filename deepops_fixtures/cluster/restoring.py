@@ -129,6 +129,7 @@ def _reserve(
             layers=manifest.layers,
             checkpoint=manifest.id,
             subnets=manifest.subnets,
+            leases=manifest.leases,
             socket_dir=ssh.socket_dir(manifest.instance),
             accelerator=manifest.running.accelerator,
             kept=kept,

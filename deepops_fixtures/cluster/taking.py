@@ -17,7 +17,6 @@ from deepops_fixtures.cluster import freezer, hypervisor, networks, ssh, volumes
 from deepops_fixtures.cluster.checkpoints import Manifest, Stage, Store, new_id, ram_volume
 from deepops_fixtures.cluster.freezer import Frozen
 from deepops_fixtures.cluster.ledger import Ledger
-from deepops_fixtures.cluster.networks import Lease
 from deepops_fixtures.cluster.running import RunningCluster
 from deepops_fixtures.errors import ProvisionError
 from deepops_fixtures.inputs import Inputs
@@ -62,7 +61,6 @@ def take(
     with hypervisor.connect() as connection:
         # The deepest is the box's image, which nobody writes to and every cluster shares.
         chains = [volumes.backing_chain(connection, ledger.pool, disk) for disk in below]
-    leases = _leases(ledger)
     memories = [item.ram for item in items if item.ram]
     with store.book.locked():
         folder = store.announce(checkpoint, ledger.pool, [*below, *memories])
@@ -70,7 +68,7 @@ def take(
         ledger = store.book.update(name, taking=checkpoint, volumes=[*ledger.volumes, *added])
     # What a command left in the guests' own caches has to be on the disks, and a connection that
     # nobody will answer any more must not be in their memory.
-    _settle(store, ledger, running, sync=not ram)
+    _settle(store, ledger, sync=not ram)
     xml = freezer.freeze(ledger.pool, items, Deadline.after(PATIENCE))
     with hypervisor.connect() as connection:
         whole = {*below, *memories, *(name for chain in chains for name in chain)}
@@ -89,7 +87,7 @@ def take(
         networks=ledger.networks,
         subnets=ledger.subnets,
         macs=networks.macs(ledger),
-        leases=leases,
+        leases=ledger.leases,
         bases=sorted({chain[0] for chain in chains if chain}),
         disks={
             item.node: [*chain[1:], disk]
@@ -118,20 +116,7 @@ def _hand_over(store: Store, name: str, manifest: Manifest) -> None:
     )
 
 
-def _leases(ledger: Ledger) -> list[Lease]:
-    """Return each node's lease in the management network. Raises ProvisionError when one has
-    none."""
-    addresses = hypervisor.addresses(ledger)
-    found = []
-    for node, domain in zip(ledger.spec.nodes, ledger.domains, strict=True):
-        mac = freezer.hardware_addresses(domain, ledger.networks[1])
-        if not mac or node not in addresses:
-            raise ProvisionError(f"libvirt knows no lease of '{node}'.")
-        found.append(Lease(node=node, mac=mac, address=addresses[node]))
-    return found
-
-
-def _settle(store: Store, ledger: Ledger, running: RunningCluster, *, sync: bool) -> None:
+def _settle(store: Store, ledger: Ledger, *, sync: bool) -> None:
     config = store.book.path(ledger.name) / "ssh_config"
     nodes = list(ledger.spec.nodes)
     if sync:

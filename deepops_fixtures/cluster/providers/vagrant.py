@@ -178,7 +178,9 @@ class VagrantProvider:
         assert self.ledger is not None
         folder = self.book.path(self.ledger.name)
         names = list(self.spec.nodes)
-        addresses = hypervisor.addresses(self.ledger)
+        leases = hypervisor.leases(self.ledger)
+        self.ledger = self.book.update(self.ledger.name, leases=leases)
+        addresses = {lease.node: lease.address for lease in leases}
         lost = [name for name in names if name not in addresses]
         if lost:
             raise ProvisionError(
