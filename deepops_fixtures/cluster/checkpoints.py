@@ -186,12 +186,18 @@ class Store:
         """Write down which volumes a checkpoint is going to own, before there are any."""
         folder = self.path(checkpoint)
         folder.mkdir(parents=True, mode=0o700)
-        write_whole(folder / "volumes.json", json.dumps({"pool": pool, "volumes": sorted(names)}))
+        _announce(folder, pool, names)
         return folder
 
     def write(self, manifest: Manifest) -> None:
-        """Write a manifest; from now on the checkpoint exists."""
-        write_whole(self.path(manifest.id) / "manifest.json", manifest.model_dump_json(indent=1))
+        """Write a manifest; from now on the checkpoint exists.
+
+        It is announced anew with the disks below its own: whoever of those that share them goes
+        last takes them along, also when its manifest is gone or not to be read by then.
+        """
+        folder = self.path(manifest.id)
+        _announce(folder, manifest.pool, manifest.volumes)
+        write_whole(folder / "manifest.json", manifest.model_dump_json(indent=1))
 
     def mark_used(self, manifest: Manifest) -> None:
         """Remember that a run starts from it now."""
@@ -319,6 +325,10 @@ def new_id(instance: str, stage: Stage) -> str:
 def ram_volume(checkpoint: str, node: str) -> str:
     """Return the name of the volume for a node's memory."""
     return f"deepops-checkpoint-{checkpoint}_{node}.ram"
+
+
+def _announce(folder: Path, pool: str, names: Iterable[str]) -> None:
+    write_whole(folder / "volumes.json", json.dumps({"pool": pool, "volumes": sorted(names)}))
 
 
 def _announced(folder: Path) -> tuple[str, list[str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import humanize
@@ -18,7 +19,7 @@ from deepops_fixtures.cluster.checkpoints import Manifest, Stage, Store, new_id,
 from deepops_fixtures.cluster.freezer import Frozen
 from deepops_fixtures.cluster.ledger import Ledger
 from deepops_fixtures.cluster.running import RunningCluster
-from deepops_fixtures.errors import ProvisionError
+from deepops_fixtures.errors import DeepopsError, ProvisionError
 from deepops_fixtures.inputs import Inputs
 from deepops_fixtures.proc import Deadline, boot_id
 
@@ -27,6 +28,24 @@ _OWN = shutil.ignore_patterns("ledger*", "cluster.json", ".*")
 _MIB = 1024**2
 #: Seconds that one freeze or thaw may take: far more than a large guest needs.
 PATIENCE = 180.0
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What one checkpoint is made of, chosen before anything is done."""
+
+    id: str
+    items: list[Frozen]
+    #: Node → the volumes it stands on, the box's image first, the disk to be frozen last.
+    chains: dict[str, list[str]]
+
+    @property
+    def memories(self) -> list[str]:
+        return [item.ram for item in self.items if item.ram]
+
+    @property
+    def frozen(self) -> list[str]:
+        return [chain[-1] for chain in self.chains.values()]
 
 
 def take(
@@ -47,39 +66,67 @@ def take(
     ledger = store.book.get(name)
     ram = ram and not freezer.disk_only(ledger.domains)
     _refuse_without_room(ledger, ram)
-    checkpoint = new_id(name, stage)
+    plan = _plan(ledger, new_id(name, stage), ram)
+    with store.book.locked():
+        folder = store.announce(plan.id, ledger.pool, [*plan.frozen, *plan.memories])
+        added = [*(item.overlay for item in plan.items), *plan.memories]
+        ledger = store.book.update(name, taking=plan.id, volumes=[*ledger.volumes, *added])
+    try:
+        _settle(store, ledger, sync=not ram)
+        xml = freezer.freeze(ledger.pool, plan.items, Deadline.after(PATIENCE))
+        shutil.copytree(store.book.path(name), folder / "instance", ignore=_OWN, symlinks=True)
+        manifest = _manifest(plan, ledger, running, stage, inputs, xml)
+        with store.book.locked():
+            store.write(manifest)
+            _hand_over(store, name, manifest)
+    except (DeepopsError, OSError):
+        with store.book.locked():
+            store.book.update(name, taking="")
+            store.abandon(plan.id)
+        raise
+    return manifest
+
+
+def _plan(ledger: Ledger, checkpoint: str, ram: bool) -> _Plan:
+    token = checkpoint.rsplit("-", 1)[1]
+    nodes = list(ledger.spec.nodes)
     items = [
         Frozen(
             node=node,
             domain=domain,
-            overlay=f"{domain}.{checkpoint.rsplit('-', 1)[1]}.img",
+            overlay=f"{domain}.{token}.img",
             ram=ram_volume(checkpoint, node) if ram else "",
         )
-        for node, domain in zip(ledger.spec.nodes, ledger.domains, strict=True)
+        for node, domain in zip(nodes, ledger.domains, strict=True)
     ]
-    below = freezer.active_disks(ledger.domains)
+    disks = freezer.active_disks(ledger.domains)
     with hypervisor.connect() as connection:
-        # The deepest is the box's image, which nobody writes to and every cluster shares.
-        chains = [volumes.backing_chain(connection, ledger.pool, disk) for disk in below]
-    memories = [item.ram for item in items if item.ram]
-    with store.book.locked():
-        folder = store.announce(checkpoint, ledger.pool, [*below, *memories])
-        added = [*(item.overlay for item in items), *memories]
-        ledger = store.book.update(name, taking=checkpoint, volumes=[*ledger.volumes, *added])
-    # What a command left in the guests' own caches has to be on the disks, and a connection that
-    # nobody will answer any more must not be in their memory.
-    _settle(store, ledger, sync=not ram)
-    xml = freezer.freeze(ledger.pool, items, Deadline.after(PATIENCE))
+        chains = {
+            node: [*volumes.backing_chain(connection, ledger.pool, disk), disk]
+            for node, disk in zip(nodes, disks, strict=True)
+        }
+    return _Plan(checkpoint, items, chains)
+
+
+def _manifest(
+    plan: _Plan,
+    ledger: Ledger,
+    running: RunningCluster,
+    stage: Stage,
+    inputs: Inputs,
+    xml: dict[str, str],
+) -> Manifest:
+    # The deepest volume is the box's image, which nobody writes to and every cluster shares.
+    bases = {chain[0] for chain in plan.chains.values() if len(chain) > 1}
+    whole = {*plan.memories, *(name for chain in plan.chains.values() for name in chain)}
     with hypervisor.connect() as connection:
-        whole = {*below, *memories, *(name for chain in chains for name in chain)}
         signatures = volumes.signatures(connection, ledger.pool, whole)
-    shutil.copytree(store.book.path(name), folder / "instance", ignore=_OWN, symlinks=True)
-    manifest = Manifest(
-        id=checkpoint,
+    return Manifest(
+        id=plan.id,
         stage=stage,
-        kind="ram" if ram else "disk",
+        kind="ram" if plan.memories else "disk",
         created=time.time(),
-        instance=name,
+        instance=ledger.name,
         inputs=inputs,
         spec=ledger.spec,
         pool=ledger.pool,
@@ -88,21 +135,17 @@ def take(
         subnets=ledger.subnets,
         macs=networks.macs(ledger),
         leases=ledger.leases,
-        bases=sorted({chain[0] for chain in chains if chain}),
+        bases=sorted(bases),
         disks={
-            item.node: [*chain[1:], disk]
-            for item, chain, disk in zip(items, chains, below, strict=True)
+            node: [name for name in chain if name not in bases]
+            for node, chain in plan.chains.items()
         },
-        ram={item.node: item.ram for item in items if item.ram},
+        ram={item.node: item.ram for item in plan.items if item.ram},
         xml=xml,
         signatures=signatures,
         running=running,
         boot=boot_id(),
     )
-    with store.book.locked():
-        store.write(manifest)
-        _hand_over(store, name, manifest)
-    return manifest
 
 
 def _hand_over(store: Store, name: str, manifest: Manifest) -> None:
@@ -117,6 +160,8 @@ def _hand_over(store: Store, name: str, manifest: Manifest) -> None:
 
 
 def _settle(store: Store, ledger: Ledger, *, sync: bool) -> None:
+    """Close the connections: one that nobody will answer any more must not be in the guests'
+    memory. Where the disks alone are kept, what is in the guests' caches has to be on them."""
     config = store.book.path(ledger.name) / "ssh_config"
     nodes = list(ledger.spec.nodes)
     if sync:
