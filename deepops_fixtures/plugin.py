@@ -258,6 +258,7 @@ def _say_abandoned(config: pytest.Config, ours: Session) -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Hold the cluster while a test runs: alone when it breaks something."""
     ours = session_of(item.config)
+    ours.commands.clear()
     if not needs_cluster(item) or not ours.rehearsal.disposable:
         return (yield)
     with ours.isolation.hold(item):
@@ -268,12 +269,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
                 ours.isolation.after()
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """On a broken cluster the test that met the failure errors; the rest skip with the reason.
-    What a destructive test did is undone before the next test."""
+    What a destructive test did is undone before the next test.
+
+    pytest's own skips come before this, the fixtures after it.
+    """
     ours = session_of(item.config)
-    ours.commands.clear()
     if needs_cluster(item):
         reason = ours.rehearsal.stages.failure_reason()
         if reason:

@@ -168,7 +168,7 @@ class Rehearsal:
             self._take(running, "here", {})
         if not (self.run_dir / "baseline").exists():
             raise ProvisionError(
-                "The cluster cannot be put back: no checkpoint of it could be taken.",
+                "No checkpoint of the cluster could be taken.",
                 hint="deepops-virtual checkpoint gc, or: df -h /var/lib/libvirt/images",
             )
 

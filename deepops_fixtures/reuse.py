@@ -143,13 +143,14 @@ class Reuse:
             )
         except (restoring.Unavailable, UsageProblem) as error:
             self.journal.note("up", error.message)
-        except DeepopsError as error:
+        except (DeepopsError, OSError) as error:
             log = self.run_dir / "logs" / "restore.log"
             deadline = Deadline.after(self.settings.down_timeout)
             if self.store.book.read(manifest.instance):
                 teardown.destroy(manifest.instance, self.store.book, self.journal, log, deadline)
             (self.run_dir / "instance").unlink(missing_ok=True)
-            self._reject(manifest, error.message)
+            why = error.message if isinstance(error, DeepopsError) else str(error)
+            self._reject(manifest, why)
         return None
 
     def _reject(self, manifest: Manifest, why: str) -> None:
@@ -167,13 +168,13 @@ class Reuse:
         meanwhile makes a checkpoint of nobody knows what, and none is taken. That none could be
         taken is said, and fails nothing: the cluster is as good without.
         """
-        changed = stage != "here" and stage_inputs.changes(made_from, self._make_inputs(stage))
-        if changed:
-            self.journal.note(
-                "checkpoint", f"none was taken, changed meanwhile: {'; '.join(changed)}"
-            )
-            return None
         try:
+            changed = stage != "here" and stage_inputs.changes(made_from, self._make_inputs(stage))
+            if changed:
+                self.journal.note(
+                    "checkpoint", f"none was taken, changed meanwhile: {'; '.join(changed)}"
+                )
+                return None
             with self.journal.step("checkpoint", f"keeping the cluster as it is ('{stage}')"):
                 manifest = taking.take(self.store, running.name, running, stage, made_from)
         except (DeepopsError, OSError) as error:
@@ -186,12 +187,19 @@ class Reuse:
     def _make_durable(self, manifest: Manifest) -> None:
         """Have the host write everything to its disks, and note that it did."""
         os.sync()
-        with suppress(OSError):
-            self.store.write(manifest.model_copy(update={"durable": True}))
+        with suppress(OSError, DeepopsError), self.store.book.locked():
+            # It may have been dropped by now.
+            if (self.store.path(manifest.id) / "manifest.json").exists():
+                self.store.write(manifest.model_copy(update={"durable": True}))
 
     def _make_room(self, newest: Manifest) -> None:
-        with self.store.book.locked():
-            dropped = self.store.make_room(self.settings.checkpoint_budget * _GIB, keep=newest.id)
+        budget = self.settings.checkpoint_budget * _GIB
+        dropped = []
+        try:
+            with self.store.book.locked():
+                dropped = self.store.make_room(budget, keep=newest.id)
+        except (DeepopsError, OSError) as error:
+            self.journal.note("checkpoint", f"no room was made: {error}", status="failed")
         for item in dropped:
             self.journal.note("checkpoint", f"'{item.id}' gave way to newer ones")
 

@@ -99,7 +99,7 @@ class Stages:
 
     def outcome(self, step: Step) -> Outcome | None:
         """Return how a step stands, None when nobody has begun it."""
-        with suppress(FileNotFoundError, ValueError):
+        with suppress(OSError, ValueError):
             return Outcome.model_validate_json(self._path(step).read_text())
         # Where the file could not be written, this process still knows.
         return self._mine.get(step)

@@ -118,7 +118,7 @@ def clean(everything: bool, yes: bool, dry_run: bool, as_json: bool) -> None:
             )
         click.confirm(f"Destroy {', '.join(names)}, kept ones among them?", abort=True, err=True)
     failed = [] if dry_run else _destroy_all(settings, victims)
-    collected = [] if dry_run else Store(ledgers).collect()
+    collected = [] if dry_run else _collect(ledgers)
     done = [name for name in names if name not in failed]
     if as_json:
         word = "would_destroy" if dry_run else "destroyed"
@@ -132,6 +132,12 @@ def clean(everything: bool, yes: bool, dry_run: bool, as_json: bool) -> None:
         click.echo(f"{click.style('warning', fg='yellow')}: {text}", err=True)
     if failed:
         raise SystemExit(1)
+
+
+def _collect(ledgers: LedgerBook) -> list[str]:
+    """Remove what a killed process left of a checkpoint; not of one whose taking begins now."""
+    with ledgers.locked():
+        return Store(ledgers).collect()
 
 
 def _destroy_all(settings: Settings, victims: list[Ledger]) -> list[str]:

@@ -143,10 +143,14 @@ class Store:
         since it was taken, or may not have reached the disk before this host stopped ('' when
         nothing speaks against it)."""
         with hypervisor.connect() as connection:
-            now = volumes.signatures(connection, manifest.pool, manifest.signatures)
-        for name, then in manifest.signatures.items():
+            wanted = sorted({*manifest.volumes, *manifest.bases})
+            now = volumes.signatures(connection, manifest.pool, wanted)
+        for name in wanted:
             if name not in now:
                 return f"volume '{name}' is gone"
+            then = manifest.signatures.get(name)
+            if then is None:
+                return f"volume '{name}' was not seen when it was taken"
             if not now[name].same_content(then):
                 return f"volume '{name}' was changed after it had been taken"
         if not manifest.durable and manifest.boot != boot_id():

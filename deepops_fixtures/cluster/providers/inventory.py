@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -93,11 +94,14 @@ class InventoryProvider:
             )
         return self._data
 
+    def _sockets(self) -> Path:
+        return ssh.socket_dir(self.run_dir.name[-12:])
+
     def _write_ssh_config(self, nodes: list[NodeData]) -> Path:
         """Translate Ansible's connection variables to an ssh_config, so that both reach a host one
         way."""
         variables = self._read().get("_meta", {}).get("hostvars", {})
-        sockets = ssh.socket_dir(self.run_dir.name[-12:])
+        sockets = self._sockets()
         sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
         lines = ["# Made by deepops-fixtures from " + str(self.path)]
         words = {
@@ -165,6 +169,7 @@ class InventoryProvider:
         config = self.run_dir / "ssh_config"
         if config.exists():
             ssh.close_connections(config, [node.name for node in self.nodes()])
+            shutil.rmtree(self._sockets(), ignore_errors=True)
 
     def evidence(self) -> list[Path]:
         """Return nothing: we keep no logs of hosts that are not ours."""
