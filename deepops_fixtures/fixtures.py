@@ -42,7 +42,7 @@ def virtual_cluster(deepops_session: Session) -> Nodes:
     # What one worker deploys must not change under another's test.
     shared = deepops_session.worker and rehearsal.target == "deployed"
     running = _reach(rehearsal.ensure_deployed if shared else rehearsal.ensure_up)
-    if rehearsal.goes_back and rehearsal.target == "up":
+    if rehearsal.goes_back:
         rehearsal.remember_baseline()
     return deepops_session.nodes(running)
 

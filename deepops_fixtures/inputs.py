@@ -31,8 +31,8 @@ def of_files(base: Path, paths: Iterable[Path]) -> dict[str, str]:
     for path in sorted(paths):
         name = path.relative_to(base)
         if not _IGNORED & set(name.parts):
-            # Whether a script may be executed is part of it.
-            mode = path.stat().st_mode & 0o111
+            # Whether its owner may execute it is part of it, as it is for git.
+            mode = path.stat().st_mode & 0o100
             found[str(name)] = _digest(f"{mode:o}\0".encode() + path.read_bytes())
     return found
 

@@ -38,7 +38,7 @@ MARKERS = (
 _LIVE = pytest.StashKey[Live]()
 #: Exit statuses with which pytest asks for a summary; after a signal it does not.
 _SUMMARIZED = frozenset(pytest.ExitCode) - {pytest.ExitCode.INTERNAL_ERROR}
-_WORKER_KEY = "deepops_run_dir"
+_WORKER_KEY = "deepops_run"
 
 
 # -- configuration ------------------------------------------------------------------------
@@ -80,8 +80,11 @@ def pytest_configure(config: pytest.Config) -> None:
     worker = getattr(config, "workerinput", None)
     try:
         settings = _settings(config)
-        run_dir = Path(worker[_WORKER_KEY]) if worker else new_run_dir(settings)
-        session = Session(settings, run_dir, worker["workerid"] if worker else "")
+        if worker:
+            run_dir, controller = worker[_WORKER_KEY]
+            session = Session(settings, Path(run_dir), worker["workerid"], controller)
+        else:
+            session = Session(settings, new_run_dir(settings))
     except DeepopsError as error:
         raise pytest.UsageError(str(error)) from None
     remember(config, session)
@@ -99,8 +102,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker of xdist which run it belongs to."""
-    node.workerinput[_WORKER_KEY] = str(session_of(node.config).run_dir)
+    """Tell a worker of xdist which run it belongs to, and which process will take it down."""
+    node.workerinput[_WORKER_KEY] = (str(session_of(node.config).run_dir), os.getpid())
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -377,10 +380,11 @@ def _collect(ours: Session) -> None:
 def _tear_down(session: pytest.Session, ours: Session, *, failed: bool) -> None:
     with signals.teardown():
         try:
-            if ours.settings.attach or (ours.settings.keep == "always" and not failed):
-                problem = ours.isolation.at_the_end()
-                ours.problems += [problem] if problem else []
+            stays = ours.settings.attach or (ours.settings.keep == "always" and not failed)
+            problem = ours.isolation.at_the_end() if stays else ""
             ours.kept = ours.rehearsal.down(failed=failed)
+            if problem:
+                raise DeepopsError(problem)
         except (DeepopsError, KeyboardInterrupt) as error:
             message = str(error) or "The teardown was interrupted."
             if isinstance(error, KeyboardInterrupt) and ours.rehearsal.instance:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from deepops_fixtures.cluster import restoring, topology
 from deepops_fixtures.cluster.checkpoints import Manifest, Stage, Store
-from deepops_fixtures.cluster.ledger import MARK, LedgerBook
+from deepops_fixtures.cluster.ledger import MARK, LedgerBook, Owner
 from deepops_fixtures.cluster.providers import Provider
 from deepops_fixtures.cluster.providers.inventory import InventoryProvider
 from deepops_fixtures.cluster.providers.vagrant import VagrantProvider
@@ -36,7 +36,14 @@ class Rehearsal:
     """The life of one cluster during one run. States: new, up, deployed, down; or broken, with the
     reason."""
 
-    def __init__(self, settings: Settings, run_dir: Path, *, kept: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        run_dir: Path,
+        *,
+        owner: Owner | None = None,
+        kept: bool = False,
+    ) -> None:
         self.settings = settings
         self.run_dir = run_dir
         self.journal = Journal(run_dir / "events.jsonl")
@@ -44,6 +51,8 @@ class Rehearsal:
         self.stages = Stages(run_dir, self.journal)
         self.spec: ClusterSpec | None = None
         self.provider: Provider | None = None
+        #: The process that takes the cluster down in the end: not a worker that brings it up.
+        self.owner = owner or Owner.me()
         self.kept = kept
         #: How far any test of this run wants the cluster: what checkpoint is looked for.
         self.target: Literal["up", "deployed"] = "up"
@@ -56,6 +65,7 @@ class Rehearsal:
             self.store,
             self.journal,
             run_dir,
+            self.owner,
             self.spec.name if self.spec else "",
             self._inputs,
         )
@@ -70,7 +80,7 @@ class Rehearsal:
         else:
             self.spec = topology.load(self.settings.cluster)
             self.provider = VagrantProvider(
-                self.spec, self.settings, self.journal, self.run_dir, kept=kept
+                self.spec, self.settings, self.journal, self.run_dir, owner=self.owner, kept=kept
             )
         if self.spec:
             self.source()
@@ -260,7 +270,10 @@ class Rehearsal:
 
     def _deployment(self, running: RunningCluster, source: PlaybookSource) -> Deployment:
         marks = {MARK: running.name}
-        return Deployment(running, source, self.run_dir, self.journal, marks=marks)
+        scratch = self.book.get(running.name).socket_dir / "ansible"
+        return Deployment(
+            running, source, self.run_dir, self.journal, marks=marks, scratch=scratch
+        )
 
     def _deploy(self, running: RunningCluster, source: PlaybookSource) -> None:
         self._deployment(running, source).apply(self.settings.deploy_timeout)
@@ -301,9 +314,7 @@ class Rehearsal:
     @property
     def instance(self) -> str:
         """Name of the instance this run made ('' when it made none)."""
-        with suppress(FileNotFoundError):
-            return (self.run_dir / "instance").read_text().strip()
-        return ""
+        return self.book.of_run(self.run_dir)
 
     def down(self, *, failed: bool) -> str:
         """Tear down unless the cluster is to be kept; return what was kept ('' when nothing was).

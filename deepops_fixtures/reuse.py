@@ -18,6 +18,7 @@ import humanize
 from deepops_fixtures import inputs as stage_inputs
 from deepops_fixtures.cluster import restoring, taking, teardown
 from deepops_fixtures.cluster.checkpoints import REUSABLE, Manifest, Stage, Store
+from deepops_fixtures.cluster.ledger import Owner
 from deepops_fixtures.cluster.running import RunningCluster
 from deepops_fixtures.errors import DeepopsError, UsageProblem
 from deepops_fixtures.inputs import Inputs
@@ -45,6 +46,7 @@ class Reuse:
         store: Store,
         journal: Journal,
         run_dir: Path,
+        owner: Owner,
         cluster: str,
         make_inputs: Callable[[Stage], Inputs],
     ) -> None:
@@ -52,6 +54,7 @@ class Reuse:
         self.store = store
         self.journal = journal
         self.run_dir = run_dir
+        self.owner = owner
         self.cluster = cluster
         self._make_inputs = make_inputs
 
@@ -73,7 +76,8 @@ class Reuse:
             same = [item for item in mine if item.key == stage_inputs.key(inputs)]
             candidates += sorted(same, key=lambda item: -item.created)
             if not same:
-                lacking.append(_why_none(stage, mine, inputs))
+                named = f" under the name '{self.settings.name}'" if self.settings.name else ""
+                lacking.append(_why_none(stage, mine, inputs, named))
         lacking += [f"{name} was set aside: {why}" for name, why in self.store.rejected]
         return Plan(tuple(candidates), tuple(lacking))
 
@@ -138,6 +142,7 @@ class Reuse:
                 manifest,
                 self.run_dir,
                 self.journal,
+                owner=self.owner,
                 wait=self.settings.wait,
                 kept=kept,
             )
@@ -204,10 +209,10 @@ class Reuse:
             self.journal.note("checkpoint", f"'{item.id}' gave way to newer ones")
 
 
-def _why_none(stage: Stage, mine: list[Manifest], inputs: Inputs) -> str:
+def _why_none(stage: Stage, mine: list[Manifest], inputs: Inputs, named: str) -> str:
     """Say why no checkpoint of a stage is good: the nearest one, and what has changed since."""
     if not mine:
-        return f"none of stage '{stage}' was taken of this cluster yet"
+        return f"none of stage '{stage}' was taken of this cluster{named} yet"
     differences = [(stage_inputs.changes(item.inputs, inputs), item) for item in reversed(mine)]
     changes, nearest = min(differences, key=lambda pair: len(pair[0]))
     return f"{nearest.id} does not fit; changed since: {'; '.join(changes)}"

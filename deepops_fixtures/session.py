@@ -5,6 +5,7 @@ Joins the rehearsal with what a test did on the nodes. Not for hooks: those are 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from filelock import FileLock
 
 from deepops_fixtures import isolation
+from deepops_fixtures.cluster.ledger import Owner
 from deepops_fixtures.cluster.running import Nodes, RunningCluster
 from deepops_fixtures.records import CheckOutcome, CommandRecord
 from deepops_fixtures.rehearsal import Rehearsal
@@ -50,11 +52,13 @@ class Session:
     """One pytest run: settings, the run's folder, the rehearsal, the commands of the current
     test."""
 
-    def __init__(self, settings: Settings, run_dir: Path, worker: str = "") -> None:
+    def __init__(
+        self, settings: Settings, run_dir: Path, worker: str = "", controller: int = 0
+    ) -> None:
         self.settings = settings
         self.run_dir = run_dir
         self.worker = worker
-        self.rehearsal = Rehearsal(settings, run_dir)
+        self.rehearsal = Rehearsal(settings, run_dir, owner=Owner.of(controller or os.getpid()))
         self.commands: list[CommandRecord] = []
         #: How many tests have failed in this process.
         self.failures = 0

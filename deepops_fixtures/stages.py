@@ -42,8 +42,7 @@ class Outcome(BaseModel):
     @property
     def failed(self) -> bool:
         """Whether it will never be done: it failed, or the process that did it died."""
-        died = self.status == "running" and not psutil.pid_exists(self.pid)
-        return self.status == "failed" or died
+        return self.status == "failed" or (self.status == "running" and not _works(self.pid))
 
 
 class Stages:
@@ -124,6 +123,15 @@ class Stages:
 
     def _path(self, step: Step) -> Path:
         return self._folder / f"{step.replace(' ', '-')}.json"
+
+
+def _works(pid: int) -> bool:
+    """Whether a process is alive; one that was killed is still there until its parent has asked
+    how it ended, and xdist asks late."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _told(step: Step, outcome: Outcome) -> str:

@@ -125,7 +125,8 @@ def clean(everything: bool, yes: bool, dry_run: bool, as_json: bool) -> None:
         click.echo(json.dumps({word: done, "failed": failed, "collected": collected}))
     else:
         verb = "Would destroy" if dry_run else "Destroyed"
-        click.echo(f"{verb}: {', '.join(done)}." if done else "Nothing to clean.")
+        if done or not (collected or failed):
+            click.echo(f"{verb}: {', '.join(done)}." if done else "Nothing to clean.")
         if collected:
             click.echo(f"Unfinished or unfit checkpoints removed: {', '.join(collected)}.")
     for text in ledgers.rejected:
@@ -135,8 +136,10 @@ def clean(everything: bool, yes: bool, dry_run: bool, as_json: bool) -> None:
 
 
 def _collect(ledgers: LedgerBook) -> list[str]:
-    """Remove what a killed process left of a checkpoint; not of one whose taking begins now."""
+    """Remove what a killed process left of a ledger or a checkpoint; not of one whose taking
+    begins now."""
     with ledgers.locked():
+        ledgers.collect()
         return Store(ledgers).collect()
 
 

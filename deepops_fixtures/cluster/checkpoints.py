@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from deepops_fixtures import inputs as stage_inputs
 from deepops_fixtures.cluster import hypervisor, volumes
@@ -113,18 +113,19 @@ class Store:
         found = []
         for path in sorted(self.folder.glob("*/manifest.json")):
             try:
-                manifest = Manifest.model_validate_json(path.read_text())
+                data = json.loads(path.read_text())
+                if data["format"] != FORMAT:
+                    self.set_aside(path.parent.name, "another version of deepops-fixtures made it")
+                    continue
+                manifest = Manifest.model_validate(data)
                 if manifest.id != path.parent.name:
                     raise ValueError(f"it is '{manifest.id}', in the folder of another")
             except FileNotFoundError:
                 continue
-            except (ValidationError, ValueError, OSError) as error:
+            except (ValueError, KeyError, TypeError, OSError) as error:
                 self.set_aside(path.parent.name, f"its manifest cannot be read ({_first(error)})")
                 continue
-            if manifest.format == FORMAT:
-                found.append(manifest)
-            else:
-                self.set_aside(manifest.id, "another version of deepops-fixtures made it")
+            found.append(manifest)
         return sorted(found, key=lambda item: item.created)
 
     def get(self, checkpoint: str) -> Manifest:

@@ -6,6 +6,7 @@ Not for creating machines: Vagrant does that.
 from __future__ import annotations
 
 import ipaddress
+import subprocess
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -232,7 +233,7 @@ def remove(ledger: Ledger, own_volumes: Collection[str]) -> list[str]:
         for name in ledger.networks:
             with suppress(libvirt.libvirtError):
                 network = connection.networkLookupByName(name)
-                left += _attempt(f"network {name}", network)
+                left += _remove_network(network)
     return left
 
 
@@ -266,12 +267,29 @@ def _remove_domain(domain: libvirt.virDomain) -> list[str]:
     return []
 
 
-def _attempt(what: str, network: libvirt.virNetwork) -> list[str]:
+def _remove_network(network: libvirt.virNetwork) -> list[str]:
     try:
         if network.isActive():
             network.destroy()
+        bridge = _stray_bridge(network)
+        if bridge:
+            done = subprocess.run(["ip", "link", "delete", bridge], capture_output=True, text=True)
+            if done.returncode != 0:
+                # It stays defined: nothing else on this host knows whose bridge that is.
+                return [f"network {network.name()}: its bridge {bridge}: {done.stderr.strip()}"]
         if network.isPersistent():
             network.undefine()
     except libvirt.libvirtError as error:
-        return [f"{what}: {error.get_error_message()}"]
+        return [f"network {network.name()}: {error.get_error_message()}"]
     return []
+
+
+def _stray_bridge(network: libvirt.virNetwork) -> str:
+    """Return the bridge of a network that is not active ('' where there is none): libvirtd died
+    while it started the network, and knows nothing of the bridge since."""
+    root = ElementTree.fromstring(network.XMLDesc(0))
+    bridge, mac = root.find("bridge"), root.find("mac")
+    name = bridge.get("name", "") if bridge is not None else ""
+    addresses = {address.address.lower() for address in psutil.net_if_addrs().get(name, [])}
+    ours = mac is not None and mac.get("address", "").lower() in addresses
+    return name if ours else ""

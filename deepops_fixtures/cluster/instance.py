@@ -106,6 +106,7 @@ def reserve(
     run_dir: Path,
     journal: Journal,
     *,
+    owner: Owner,
     accelerator: str,
     wait: float,
     kept: bool,
@@ -122,7 +123,7 @@ def reserve(
         domains = [f"{prefix}{node}" for node in spec.nodes]
         ledger = Ledger(
             name=name,
-            owner=Owner.me(),
+            owner=owner,
             created=time.time(),
             spec=spec,
             run_dir=run_dir,

@@ -41,9 +41,14 @@ class Owner(BaseModel):
     user: str
 
     @classmethod
+    def of(cls, pid: int) -> Owner:
+        """Return a living process of this user as an owner."""
+        return cls(pid=pid, started=psutil.Process(pid).create_time(), user=getpass.getuser())
+
+    @classmethod
     def me(cls) -> Owner:
         """Return this process as an owner."""
-        return cls(pid=os.getpid(), started=psutil.Process().create_time(), user=getpass.getuser())
+        return cls.of(os.getpid())
 
     @property
     def alive(self) -> bool:
@@ -229,9 +234,25 @@ class LedgerBook:
         self.write(ledger)
         return ledger
 
+    def of_run(self, run_dir: Path) -> str:
+        """Return the name of the instance that a run made, '' when it made none."""
+        with suppress(OSError):
+            name = (run_dir / "instance").read_text().strip()
+            if name:
+                return name
+        # The process that made it was killed after it had written the ledger and before the name.
+        return next((item.name for item in self.all() if item.run_dir == run_dir), "")
+
     def forget(self, name: str) -> None:
         """Delete an instance's folder, its keys with it."""
         shutil.rmtree(self.path(name), ignore_errors=True)
+
+    def collect(self) -> None:
+        """Remove the folders without a ledger: their process was killed while it made or removed
+        one. Called under the lock."""
+        for folder in self.folder.glob("*"):
+            if folder.is_dir() and not any((folder / file).exists() for file in _FILES):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def orphans(self) -> list[Ledger]:
         """Return the instances whose owner is gone and that nobody meant to keep."""

@@ -17,10 +17,9 @@ from deepops_fixtures.cluster.topology import ClusterSpec
 from deepops_fixtures.cluster.vagrant_tool import vagrantfile
 from deepops_fixtures.inputs import Inputs
 
-#: Modules of this room that have a part in how a machine looks when it is up. The rest chooses,
-#: watches, reports or removes.
+#: Modules that have a part in how a machine looks when it is up, most of them in this room. The
+#: rest chooses, watches, reports or removes.
 _CODE = (
-    "checkpoints.py",
     "freezer.py",
     "instance.py",
     "inventory_file.py",
@@ -28,15 +27,16 @@ _CODE = (
     "running.py",
     "ssh.py",
     "taking.py",
+    "vagrant_tool.py",
+    "providers/vagrant.py",
+    "../facts.py",
 )
-_PROVIDERS = ("vagrant.py",)
 
 
 def up_inputs(spec: ClusterSpec, box: Box | None, accelerator: str) -> Inputs:
     """Return the inputs of stage 'up': box, cluster file, Vagrantfile, our code, this host."""
     here = Path(__file__).resolve().parent
-    code = [here / name for name in _CODE]
-    code += [here / "providers" / name for name in _PROVIDERS]
+    code = [(here / name).resolve() for name in _CODE]
     vagrant = resources.vagrant()
     # An absolute path, as DEEPOPS_VAGRANT_FILE may hold, is one wherever it is joined to.
     machines = vagrant / vagrantfile()

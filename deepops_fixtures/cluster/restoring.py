@@ -10,8 +10,10 @@ from __future__ import annotations
 import ipaddress
 import secrets
 import shutil
+import subprocess
 import threading
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -26,10 +28,13 @@ from deepops_fixtures.errors import DeepopsError, ProvisionError, StepTimeout
 from deepops_fixtures.journal import Journal
 from deepops_fixtures.proc import Deadline
 
-#: Says when it is ready, so that the time it is given is not older than one way over the wire. A
-#: guest without networkd or chrony has nothing to renew there.
+#: Says when it is ready, so that the time it is given is not older than one way over the wire.
+#: chronyd stands still until every node has its time: one that asked a node whose clock is still
+#: late would set its own back. A guest without networkd or chrony has nothing to renew there.
 _WAKE = """\
-echo ready; read -r now; date -u -s "@$now" >/dev/null || exit 1; echo set
+pkill -STOP -x chronyd
+echo ready; read -r now; date -u -s "@$now" >/dev/null || exit 1; echo set; read -r go
+pkill -CONT -x chronyd
 (networkctl renew eth0; chronyc -a 'burst 4/4') </dev/null >/dev/null 2>&1 &
 """
 
@@ -64,15 +69,16 @@ def restore(
     run_dir: Path,
     journal: Journal,
     *,
+    owner: Owner,
     wait: float,
     kept: bool,
 ) -> RunningCluster:
-    """Bring the instance of a checkpoint back, owned by this process.
+    """Bring the instance of a checkpoint back.
 
     Raises Unavailable before anything is made; ProvisionError or StepTimeout afterwards, and then
     the instance's ledger names what has to go.
     """
-    ledger = _reserve(store, manifest, run_dir, journal, wait, kept)
+    ledger = _reserve(store, manifest, run_dir, journal, owner, wait, kept)
     (run_dir / "instance").write_text(ledger.name)
     items = [
         Frozen(node, domain, overlay, manifest.ram.get(node, ""))
@@ -106,7 +112,13 @@ def restore(
 
 
 def _reserve(
-    store: Store, manifest: Manifest, run_dir: Path, journal: Journal, wait: float, kept: bool
+    store: Store,
+    manifest: Manifest,
+    run_dir: Path,
+    journal: Journal,
+    owner: Owner,
+    wait: float,
+    kept: bool,
 ) -> Ledger:
     """Write the ledger of the coming instance, under the lock that keeps two runs apart."""
 
@@ -117,7 +129,7 @@ def _reserve(
         token = _token()
         ledger = Ledger(
             name=manifest.instance,
-            owner=Owner.me(),
+            owner=owner,
             created=time.time(),
             spec=manifest.spec,
             run_dir=run_dir,
@@ -197,38 +209,44 @@ def wake(config: Path, name: str, nodes: list[str], deadline: Deadline) -> None:
     Raises StepTimeout or ProvisionError naming the node. How far off a clock may be is the time
     of one way to the guest: some 0.1 s where it is emulated.
     """
-
-    def one(node: str) -> None:
-        process = ssh.root_shell(config, name, node, _WAKE)
-        assert process.stdin and process.stdout
-        timer = threading.Timer(deadline.left, process.kill)
-        timer.start()
-        try:
-            said = process.stdout.readline().strip()
-            if said == "ready":
-                with suppress(BrokenPipeError):
-                    process.stdin.write(f"{time.time():.6f}\n")
-                    process.stdin.flush()
-                said = process.stdout.readline().strip()
-            if said != "set":
-                said += process.stdout.read()
-            process.stdin.close()
-            process.wait()
-            if said == "set":
-                return
-        finally:
-            timer.cancel()
+    shells = {node: ssh.root_shell(config, name, node, _WAKE) for node in nodes}
+    timer = threading.Timer(deadline.left, _kill_all, [shells.values()])
+    timer.start()
+    try:
+        with ThreadPoolExecutor(max_workers=len(nodes)) as pool:
+            said = dict(zip(nodes, pool.map(_set_clock, shells.values()), strict=True))
+        for shell in shells.values():
+            # They go on when all have the time.
+            shell.communicate("go\n")
+    finally:
+        timer.cancel()
+        _kill_all(shells.values())
+    for node, words in said.items():
         hint = f"ssh -v -F {config} {node}"
-        if deadline.passed:
+        if words != "set" and deadline.passed:
             raise StepTimeout(
                 f"No answer over ssh within {deadline.seconds:.0f} s from '{node}'.", hint=hint
             )
-        raise ProvisionError(
-            f"The clock of '{node}' could not be set: {said.strip() or 'no answer'}.", hint=hint
-        )
+        if words != "set":
+            why = words or "no answer"
+            raise ProvisionError(f"The clock of '{node}' could not be set: {why}.", hint=hint)
 
-    with ThreadPoolExecutor(max_workers=len(nodes)) as pool:
-        list(pool.map(one, nodes))
+
+def _kill_all(shells: Iterable[subprocess.Popen[str]]) -> None:
+    for shell in shells:
+        shell.kill()
+
+
+def _set_clock(shell: subprocess.Popen[str]) -> str:
+    """Tell a shell that runs the wake script the time; return 'set', or what it said instead."""
+    assert shell.stdin and shell.stdout
+    said = shell.stdout.readline().strip()
+    if said == "ready":
+        with suppress(BrokenPipeError):
+            shell.stdin.write(f"{time.time():.6f}\n")
+            shell.stdin.flush()
+        said = shell.stdout.readline().strip()
+    return said
 
 
 def _consoles(run_dir: Path, nodes: list[str]) -> dict[str, Path]:

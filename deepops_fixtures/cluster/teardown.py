@@ -23,10 +23,25 @@ from deepops_fixtures.proc import Deadline, run_logged
 
 
 def destroy(name: str, book: LedgerBook, journal: Journal, log: Path, deadline: Deadline) -> None:
-    """Remove an instance and audit. Raises LeakError when something of it is left; its ledger
-    stays then."""
+    """Remove an instance and audit. Raises LeakError when something of it is left, or libvirt does
+    not answer; its ledger stays then."""
     ledger = book.update(name, state="destroying")
-    store = Store(book)
+    try:
+        _destroy(ledger, book, journal, log, deadline)
+    except LeakError:
+        raise
+    except DeepopsError as error:
+        raise LeakError(
+            f"Cluster '{name}' was not taken down: {error.message}",
+            detail=error.detail,
+            hint=f"{error.hint}\nThen: deepops-virtual destroy {name}",
+        ) from None
+
+
+def _destroy(
+    ledger: Ledger, book: LedgerBook, journal: Journal, log: Path, deadline: Deadline
+) -> None:
+    name, store = ledger.name, Store(book)
     try:
         with journal.step("down", f"destroying cluster '{name}'", detail=str(log)):
             _close(ledger, book)
@@ -77,13 +92,16 @@ def _vagrant_forget(
     if ledger.checkpoint or not list((folder / "vagrant").glob("machines/*/libvirt/id")):
         return
     try:
-        status = run_logged(
-            ["vagrant", "status"],
-            log=log,
-            deadline=deadline,
-            what="'vagrant status'",
-            env=environment(ledger, book),
-        )
+        for _ in range(2):  # once more where it was killed
+            status = run_logged(
+                ["vagrant", "status"],
+                log=log,
+                deadline=deadline,
+                what="'vagrant status'",
+                env=environment(ledger, book),
+            )
+            if status >= 0:
+                break
     except (DeepopsError, OSError) as error:
         journal.note("down", f"Vagrant could not forget the machines: {error}", status="failed")
         return
@@ -133,7 +151,7 @@ def appeared(ledger: Ledger, store: Store) -> list[str]:
     for item in [ledger, *store.book.all()]:
         known |= {f"domain {name}" for name in item.domains}
         known |= {f"network {name}" for name in item.networks}
-        known |= {f"volume {item.pool}/{name}" for name in item.volumes}
+        known |= {f"volume {item.pool}/{name}" for name in [*item.volumes, *item.layers]}
     found = hypervisor.take_snapshot().minus(ledger.before)
     # A box's image stays on purpose; a network's lease files come and go with it.
     expected = ("_vagrant_box_image_", "lease ")

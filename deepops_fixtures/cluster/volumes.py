@@ -7,8 +7,8 @@ box's base image: see ``base_image``.
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from xml.sax.saxutils import escape
 
 import libvirt
@@ -41,14 +41,24 @@ class Signature(BaseModel):
         return (self.capacity, self.modified) == (other.capacity, other.modified)
 
 
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Take libvirt's refusal (no such volume, the pool is not active) for an answer; that it has
+    gone away in the middle of the question is none."""
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        if error.get_error_domain() == libvirt.VIR_FROM_RPC:
+            raise
+
+
 def names(pool: libvirt.virStoragePool) -> list[str]:
     """Return the names of a pool's volumes, read afresh."""
     with suppress(libvirt.libvirtError):
         pool.refresh()
-    try:
+    with _refusals():
         return list(pool.listVolumes())
-    except libvirt.libvirtError:
-        return []
+    return []
 
 
 def directory(pool: libvirt.virStoragePool) -> str:
@@ -61,12 +71,12 @@ def signatures(
 ) -> dict[str, Signature]:
     """Return the signature of each of these volumes that there is."""
     found = {}
-    with suppress(libvirt.libvirtError):
+    with _refusals():
         pool = connection.storagePoolLookupByName(pool_name)
         there = set(names(pool))
         for name in wanted:
             if name in there:
-                with suppress(libvirt.libvirtError):
+                with _refusals():
                     found[name] = _signature(pool.storageVolLookupByName(name))
     return found
 
@@ -99,24 +109,22 @@ def create_overlay(connection: libvirt.virConnect, pool_name: str, name: str, be
 def remove(connection: libvirt.virConnect, pool_name: str, wanted: Iterable[str]) -> list[str]:
     """Delete these volumes where they exist; return, for each that stayed, why."""
     left = []
-    try:
+    with _refusals():
         pool = connection.storagePoolLookupByName(pool_name)
-    except libvirt.libvirtError:
-        return []
-    there = set(names(pool))
-    for name in wanted:
-        if name in there:
-            try:
-                pool.storageVolLookupByName(name).delete()
-            except libvirt.libvirtError as error:
-                left.append(f"volume {pool_name}/{name}: {error.get_error_message()}")
+        there = set(names(pool))
+        for name in wanted:
+            if name in there:
+                try:
+                    pool.storageVolLookupByName(name).delete()
+                except libvirt.libvirtError as error:
+                    left.append(f"volume {pool_name}/{name}: {error.get_error_message()}")
     return left
 
 
 def backing_chain(connection: libvirt.virConnect, pool_name: str, name: str) -> list[str]:
     """Return the volumes that a thin disk stands on, the deepest first."""
     found: list[str] = []
-    with suppress(libvirt.libvirtError):
+    with _refusals():
         pool = connection.storagePoolLookupByName(pool_name)
         while len(found) < 64:
             root = ElementTree.fromstring(pool.storageVolLookupByName(name).XMLDesc(0))

@@ -42,6 +42,11 @@ _SETTINGS = {
 }
 
 
+#: Seconds and times that Mitogen asks a silent node whether it lives; it would take five minutes
+#: to find one dead.
+_KEEPALIVE = {"mitogen_ssh_keepalive_interval": 15, "mitogen_ssh_keepalive_count": 4}
+
+
 class Deployment:
     """Applies a playbook source to a running cluster; the results of run n go to ``deploy/n`` of
     the run."""
@@ -54,12 +59,16 @@ class Deployment:
         journal: Journal,
         *,
         marks: Mapping[str, str] | None = None,
+        scratch: Path | None = None,
     ) -> None:
         self.cluster = cluster
         self.source = source
         self.journal = journal
         self.folder = run_dir / "deploy"
         self.marks = dict(marks or {})
+        #: Where Ansible and Mitogen put their temporary files and sockets: a short path that goes
+        #: with the instance, since a killed Ansible removes nothing.
+        self.scratch = scratch
 
     def apply(self, seconds: float, *, what: str = "deploying") -> DeployResult:
         """Run the playbook once. Raises DeployError naming host, role and task, or StepTimeout."""
@@ -133,6 +142,9 @@ class Deployment:
         ours["PATH"] = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
         if ssh_args:
             ours["ANSIBLE_SSH_ARGS"] = ssh_args
+        if self.scratch:
+            self.scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
+            ours |= {"TMPDIR": str(self.scratch), "ANSIBLE_LOCAL_TEMP": str(self.scratch)}
         ours.update(_fast_strategy())
         # The ansible.cfg of whatever folder we stand in must not decide anything.
         ours["ANSIBLE_CONFIG"] = str(self.source.playbook.parent / "ansible.cfg")
@@ -141,7 +153,7 @@ class Deployment:
             playbook=str(self.source.playbook),
             inventory=str(self.cluster.inventory),
             envvars=ours,
-            extravars=self.source.extra_vars,
+            extravars={**_KEEPALIVE, **self.source.extra_vars},
             ident="run",
             quiet=True,
             event_handler=_hand_on(handler),

@@ -29,7 +29,7 @@ from deepops_fixtures.cluster import (
 )
 from deepops_fixtures.cluster.accelerator import Probe, Verdict, host_kernels
 from deepops_fixtures.cluster.box import Box
-from deepops_fixtures.cluster.ledger import Ledger, LedgerBook
+from deepops_fixtures.cluster.ledger import Ledger, LedgerBook, Owner
 from deepops_fixtures.cluster.running import NodeData, RunningCluster, with_parent_groups
 from deepops_fixtures.cluster.topology import ClusterSpec
 from deepops_fixtures.cluster.vagrant_tool import environment, error_sentence, readable
@@ -60,12 +60,14 @@ class VagrantProvider:
         journal: Journal,
         run_dir: Path,
         *,
+        owner: Owner,
         kept: bool = False,
     ) -> None:
         self.spec = spec
         self.settings = settings
         self.journal = journal
         self.run_dir = run_dir
+        self.owner = owner
         self.kept = kept
         self.book = LedgerBook(settings.state_dir)
         self.ledger: Ledger | None = None
@@ -120,6 +122,7 @@ class VagrantProvider:
             self.book,
             self.run_dir,
             self.journal,
+            owner=self.owner,
             accelerator=verdict.kind,
             wait=self.settings.wait,
             kept=self.kept,
@@ -283,9 +286,7 @@ class VagrantProvider:
     def _instance_name(self) -> str:
         if self.ledger:
             return self.ledger.name
-        with suppress(FileNotFoundError):
-            return (self.run_dir / "instance").read_text().strip()
-        return ""
+        return self.book.of_run(self.run_dir)
 
     def evidence(self) -> list[Path]:
         """Return the log of ``vagrant up`` and the consoles."""

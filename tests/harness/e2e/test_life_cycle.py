@@ -217,7 +217,7 @@ def test_after_kill_9_clean_removes_exactly_what_was_left(commands, module, noth
     assert [item["cluster"] for item in mine] == ["tiny"]
     assert mine[0]["nodes"]["virtual-login"]["state"] == "running"
     said = commands.virtual("clean", "--dry-run", "--json")
-    assert json.loads(said.output) == {"would_destroy": [mine[0]["name"]]}
+    assert json.loads(said.output)["would_destroy"] == [mine[0]["name"]]
     cleaned = commands.virtual("clean")
     assert cleaned.status == 0, cleaned.output
     assert f"Destroyed: {mine[0]['name']}." in cleaned.output

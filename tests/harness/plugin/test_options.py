@@ -97,6 +97,7 @@ def test_a_setting_may_stand_in_the_ini_file(run, pytester):
         (["--deepops-cluster", "centaur"], "There is no cluster named 'centaur'"),
         (["--deepops-cluster", "./none.yml"], "File 'none.yml' not found"),
         (["--deepops-keep", "sometimes"], "--deepops-keep (DEEPOPS_KEEP): 'sometimes' is refused"),
+        (["--deepops-reuse", "sometimes"], "(DEEPOPS_REUSE): 'sometimes' is refused"),
         (["--deepops-attach", "nobody"], "There is no cluster instance named 'nobody'"),
         (["--deepops-inventory", "none.ini"], "none.ini' not found"),
         (["--deepops-inventory", "x", "--deepops-attach", "y"], "exclude each other"),
@@ -140,6 +141,14 @@ def test_a_subnet_in_use_is_refused(run, pytester):
     subnet = f"{str(used.network_address).rpartition('.')[0]}.0/24"
     text = refused(pytester, run, "--deepops-cluster", cluster(pytester, subnet=subnet))
     assert f"Subnet {subnet} of cluster 'mine' is in use on this host" in text
+
+
+def test_a_run_that_requires_a_checkpoint_is_refused_without_one(run, pytester):
+    text = refused(
+        pytester, run, "--deepops-cluster", cluster(pytester), "--deepops-reuse", "require"
+    )
+    assert "No checkpoint of stage 'up' can be used: none of stage 'up' was taken" in text
+    assert "Next: run once with --deepops-reuse auto" in text
 
 
 def test_an_inventory_that_is_none_is_refused(run, pytester):

@@ -1,0 +1,41 @@
+"""A run that looks for checkpoints: what its stages are made from, and what it has said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deepops_fixtures.cluster.checkpoints import Store
+from deepops_fixtures.cluster.ledger import LedgerBook, Owner
+from deepops_fixtures.cluster.running import RunningCluster
+from deepops_fixtures.journal import Journal
+from deepops_fixtures.reuse import Reuse
+from deepops_fixtures.settings import Settings
+
+MACHINES = {"cluster": {"nodes.virtual-login.memory": "384"}}
+DEPLOYED = {**MACHINES, "deploy playbooks": {"roles/munge/tasks/main.yml": "sha256:1"}}
+RUNNING = RunningCluster(name="one", provider="vagrant", nodes=[], inventory=Path("/nowhere"))
+
+
+class Run:
+    """What ``reuse`` gets of a rehearsal."""
+
+    def __init__(self, book: LedgerBook, folder: Path) -> None:
+        self.run_dir = folder
+        self.store = Store(book)
+        self.journal = Journal(folder / "events.jsonl")
+        self.inputs = {"up": MACHINES, "deployed": DEPLOYED}
+
+    def reuse(self, **settings: object) -> Reuse:
+        return Reuse(
+            Settings.load(settings), self.store, self.journal, self.run_dir, Owner.me(), "tiny",
+            lambda stage: self.inputs[stage],
+        )  # fmt: skip
+
+    def edit(self) -> None:
+        """Edit a playbook."""
+        changed = {"roles/munge/tasks/main.yml": "sha256:2"}
+        self.inputs["deployed"] = {**DEPLOYED, "deploy playbooks": changed}
+
+    @property
+    def said(self) -> list[str]:
+        return [event.what for event in self.journal.events()]
