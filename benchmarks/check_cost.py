@@ -14,17 +14,13 @@ keeps an emulated node busy for a while, at the cost of whichever command comes 
 
 from __future__ import annotations
 
-import argparse
 import random
-import statistics
 import subprocess
-import time
 from collections.abc import Callable
 
+import common
 import testinfra
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from deepops_fixtures.cluster.ledger import LedgerBook
 from deepops_fixtures.cluster.running import Nodes, RunningCluster
@@ -66,35 +62,23 @@ def measure(measured: Ways, rounds: int) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in measured}
     for way in measured.values():
         way()
-    for _ in track(range(rounds), description="measuring"):
+    for _ in track(range(rounds), description="measuring", console=common.console):
         for name in random.sample(list(measured), len(measured)):
-            begin = time.perf_counter()
-            measured[name]()
-            times[name].append(time.perf_counter() - begin)
+            times[name].append(common.seconds_of(measured[name]))
     return times
 
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.parser(__doc__)
     parser.add_argument("cluster", help="name of a cluster instance that is up")
     parser.add_argument("--node", default="virtual-login")
     parser.add_argument("--rounds", type=int, default=40)
     arguments = parser.parse_args()
     compared, avoided = ways(arguments.cluster, arguments.node)
     times = measure(compared, arguments.rounds) | measure(avoided, max(5, arguments.rounds // 4))
-    baseline = statistics.median(times[next(iter(compared))])
-    table = Table(
-        "way", "median", "worst of 10", "ratio", title=f"'{COMMAND}' on {arguments.node}"
-    )
-    for name, values in times.items():
-        median, slow = statistics.median(values), statistics.quantiles(values, n=10)[-1]
-        table.add_row(
-            name, f"{median * 1e3:.0f} ms", f"{slow * 1e3:.0f} ms", f"{median / baseline:.2f}"
-        )
-    Console().print(table)
+    common.show(f"'{COMMAND}' on {arguments.node}", times)
+    common.write(arguments.json, {"times": times})
 
 
 if __name__ == "__main__":

@@ -7,14 +7,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
-import testinfra.host
 
 from deepops_fixtures import checks
-from deepops_fixtures.cluster.running import Node, Nodes, RunningCluster
 from deepops_fixtures.errors import DeepopsError, StageFailed
 from deepops_fixtures.session import Session, session_of
+
+if TYPE_CHECKING:
+    import testinfra.host
+
+    from deepops_fixtures.cluster.running import Node, Nodes, RunningCluster
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from fasteners import InterProcessReaderWriterLock
 
 from deepops_fixtures.errors import DeepopsError
-from deepops_fixtures.rehearsal import Rehearsal
+
+if TYPE_CHECKING:
+    from deepops_fixtures.rehearsal import Rehearsal
 
 #: The fixture that gives a test the cluster as it was after its deployment.
 PRISTINE = "pristine_cluster"
@@ -45,6 +47,8 @@ class Isolation:
     @contextmanager
     def hold(self, item: pytest.Item) -> Iterator[None]:
         """Hold the cluster for a test: alone when it breaks something, together otherwise."""
+        from fasteners import InterProcessReaderWriterLock
+
         self._folder.mkdir(parents=True, exist_ok=True)
         lock = InterProcessReaderWriterLock(self._folder / "cluster.lock")
         if not breaks(item) and not wants_pristine(item):

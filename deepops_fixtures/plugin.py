@@ -2,7 +2,8 @@
 
 The controller (or the only process) makes the run's folder, shows progress, tears down and writes
 the report; xdist workers are told the folder and only ever ask for stages. What a hook has to do
-beyond deciding *when* is in ``session``, ``rehearsal`` and ``report``.
+beyond deciding *when* is in ``session``, ``rehearsal`` and ``report``. pytest loads this module in
+every run, so what only a run with a cluster needs is imported where it is needed.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ import sys
 from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from deepops_fixtures import __version__, isolation, reporting, signals
-from deepops_fixtures.cluster.providers.vagrant import choose_accelerator
+from deepops_fixtures.cluster.accelerator import choose_accelerator
 from deepops_fixtures.errors import DeepopsError, UsageProblem
-from deepops_fixtures.live import Live, colours_wanted
-from deepops_fixtures.rehearsal import new_run_dir
 from deepops_fixtures.session import KEY, Session, needs_cluster, remember, session_of
 from deepops_fixtures.settings import Settings, ini_key, option, variable
+from deepops_fixtures.subject import new_run_dir
+
+if TYPE_CHECKING:
+    from deepops_fixtures.live import Live
 
 MARKERS = (
     "slurm: a statement about the cluster's Slurm",
@@ -35,7 +38,7 @@ MARKERS = (
     "faults: breaks the cluster on purpose to see the checks turn red",
     "nodes(*groups): run once for each node of these DeepOps groups, or for each node at all",
 )
-_LIVE = pytest.StashKey[Live]()
+_LIVE: pytest.StashKey[Live] = pytest.StashKey()
 #: Exit statuses with which pytest asks for a summary; after a signal it does not.
 _SUMMARIZED = frozenset(pytest.ExitCode) - {pytest.ExitCode.INTERNAL_ERROR}
 _WORKER_KEY = "deepops_run"
@@ -139,9 +142,8 @@ def _subject(session: Session) -> str:
         return f"existing hosts of {settings.inventory} (nothing is created or destroyed)"
     if settings.attach:
         return f"cluster instance '{settings.attach}' (left running)"
-    spec = session.rehearsal.spec
+    spec, source = session.spec, session.source
     assert spec is not None
-    source = session.rehearsal.source()
     what = f"deployed by {source.playbook.name} ({source.name})" if source else "nothing deployed"
     return (
         f"cluster '{spec.name}': {', '.join(spec.nodes)}; {what}; "
@@ -177,11 +179,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip destructive tests on hosts we did not make; run them after all others elsewhere, late
     ones before."""
-    if not session_of(config).rehearsal.disposable:
+    destructive = [item for item in items if isolation.breaks(item)]
+    if destructive and not session_of(config).rehearsal.disposable:
         skip = pytest.mark.skip(reason="destructive, and these hosts are not ours to break")
-        for item in items:
-            if item.get_closest_marker("destructive"):
-                item.add_marker(skip)
+        for item in destructive:
+            item.add_marker(skip)
     items.sort(key=_turn)
 
 
@@ -198,14 +200,15 @@ def _turn(item: pytest.Item) -> int:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Refuse what cannot work before the first test, once it is known that a test needs the
     cluster."""
-    config = session.config
-    session_of(config).look_at(session.items)
+    config, ours = session.config, session_of(session.config)
+    items = [item for item in session.items if needs_cluster(item)]
+    if items:
+        ours.look_at(items)
     if _is_worker(config) or config.option.collectonly:
         return
-    if not any(map(needs_cluster, session.items)):
-        reporting.without_cluster(config, session_of(config))
+    if not items:
+        reporting.without_cluster(config, ours)
         return
-    ours = session_of(config)
     _say_abandoned(config, ours)
     try:
         ours.rehearsal.preflight()
@@ -222,6 +225,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def _start_live(config: pytest.Config, ours: Session) -> None:
+    from deepops_fixtures.live import Live, colours_wanted
+
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or config.option.verbose < 0:
         return
@@ -287,7 +292,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             try:
                 ours.isolation.before(item)
             except DeepopsError as error:
-                pytest.fail(str(error), pytrace=False)
+                raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -15,8 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from deepops_fixtures.errors import StepTimeout
 
 
@@ -77,6 +75,8 @@ def kill_group(pgid: int, grace: float = 10.0) -> None:
 
 def group_alive(pgid: int) -> bool:
     """Return whether a process of this group still runs (zombies do not count)."""
+    import psutil
+
     for process in psutil.process_iter(["pid", "status"]):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if os.getpgid(process.pid) == pgid and process.info["status"] != psutil.STATUS_ZOMBIE:

@@ -13,7 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from deepops_fixtures.cluster import restoring, topology
+from deepops_fixtures import subject
+from deepops_fixtures.cluster import restoring
 from deepops_fixtures.cluster.checkpoints import Manifest, Stage, Store
 from deepops_fixtures.cluster.ledger import MARK, LedgerBook, Owner
 from deepops_fixtures.cluster.providers import Provider
@@ -21,7 +22,6 @@ from deepops_fixtures.cluster.providers.inventory import InventoryProvider
 from deepops_fixtures.cluster.providers.vagrant import VagrantProvider
 from deepops_fixtures.cluster.running import NodeData, RunningCluster, with_parent_groups
 from deepops_fixtures.cluster.topology import ClusterSpec
-from deepops_fixtures.deploy import sources
 from deepops_fixtures.deploy.runner import Deployment
 from deepops_fixtures.deploy.sources import PlaybookSource
 from deepops_fixtures.errors import DeepopsError, ProvisionError, UsageProblem
@@ -73,17 +73,14 @@ class Rehearsal:
     def _plan(self, kept: bool) -> None:
         """Read what was asked for, so that what is wrong with it is known before anything
         starts."""
-        if self.settings.inventory:
+        self.spec = subject.cluster(self.settings)
+        if self.spec is None:
             self.provider = InventoryProvider(self.settings, self.journal, self.run_dir)
-        elif self.settings.attach:
-            self.spec = self.book.get(self.settings.attach).spec
-        else:
-            self.spec = topology.load(self.settings.cluster)
+        elif not self.attached:
             self.provider = VagrantProvider(
                 self.spec, self.settings, self.journal, self.run_dir, owner=self.owner, kept=kept
             )
-        if self.spec:
-            self.source()
+        self.source()
 
     # -- what is known before anything is up ------------------------------------------------
 
@@ -109,11 +106,7 @@ class Rehearsal:
 
     def source(self) -> PlaybookSource | None:
         """Return the playbook to deploy, or None when the hosts are checked as they are."""
-        if self.settings.inventory:
-            # Existing hosts are never changed: DeepOps was applied to them by somebody else.
-            return None
-        assert self.spec is not None
-        return sources.find(self.settings.source, self.spec.deployment)
+        return subject.source(self.settings, self.spec)
 
     def _inputs(self, stage: Stage) -> Inputs:
         """Return everything that a stage of this run's cluster is made from."""
@@ -211,7 +204,7 @@ class Rehearsal:
             )
         running = self.ensure_up()
         self._deploy(running, source)
-        self._see_idempotence(running)
+        self._accept(running)
 
     def _bring_up(self) -> None:
         assert self.provider is not None
@@ -231,7 +224,7 @@ class Rehearsal:
             )
             if manifest.stage == "deployed":
                 self.stages.write("deployed", "ok")
-                self._see_idempotence(running)
+                self._accept(running)
             return
         if self.settings.reuse == "require":
             raise UsageProblem(
@@ -266,7 +259,7 @@ class Rehearsal:
         self._deploy(running, source)
         if keep:
             self._take(running, "deployed", made_from)
-        self._see_idempotence(running)
+        self._accept(running)
 
     def _deployment(self, running: RunningCluster, source: PlaybookSource) -> Deployment:
         marks = {MARK: running.name}
@@ -277,13 +270,16 @@ class Rehearsal:
 
     def _deploy(self, running: RunningCluster, source: PlaybookSource) -> None:
         self._deployment(running, source).apply(self.settings.deploy_timeout)
-        self.book.update(running.name, state="deployed")
 
-    def _see_idempotence(self, running: RunningCluster) -> None:
+    def _accept(self, running: RunningCluster) -> None:
+        """Count a cluster as deployed, once the playbook changes nothing more where that is
+        asked."""
         source = self.source()
         if self.settings.idempotence and source:
+            self.book.update(running.name, state="up")
             deployment = self._deployment(running, source)
             deployment.assert_idempotent(self.settings.deploy_timeout)
+        self.book.update(running.name, state="deployed")
 
     def _attached_cluster(self) -> RunningCluster:
         ledger = self.book.get(self.settings.attach)
@@ -340,16 +336,3 @@ class Rehearsal:
             if manifest.stage == "here":
                 with self.book.locked():
                     self.store.drop(manifest, in_use=True)
-
-
-def new_run_dir(settings: Settings, label: str = "") -> Path:
-    """Return the path of this run's folder below the reports folder; nothing is made yet."""
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = label or (
-        settings.inventory.stem if settings.inventory else Path(settings.cluster).stem
-    )
-    base = settings.reports / f"{stamp}-{settings.attach or name}"
-    path, number = base, 2
-    while path.exists():
-        path, number = base.with_name(f"{base.name}-{number}"), number + 1
-    return path

@@ -1,31 +1,33 @@
 """Joins pytest's reports with the ``report`` room: what is hung on a test's report, written at the
 end, and said.
 
-Each function is called by one hook of ``plugin``. Not for how anything looks: that is in
-``report``.
+Each function is called by one hook of ``plugin``. A run that asks for no cluster passes through
+here too, so the ``report`` room is imported where something is written. Not for how anything
+looks: that is in ``report``.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pytest_html import extras
 from pytest_html.basereport import BaseReport
 
 from deepops_fixtures import isolation
-from deepops_fixtures.cluster.box import Box
-from deepops_fixtures.cluster.running import Nodes, RunningCluster
 from deepops_fixtures.errors import DeepopsError
-from deepops_fixtures.live import duration
 from deepops_fixtures.records import CheckOutcome
-from deepops_fixtures.report import bundle, page, provenance, timeline
 from deepops_fixtures.report.scrub import scrub
 from deepops_fixtures.session import Session, needs_cluster
+
+if TYPE_CHECKING:
+    from deepops_fixtures.cluster.running import Nodes, RunningCluster
+    from deepops_fixtures.report import page
 
 _JOURNAL = "timeout 10 journalctl --no-pager -q -o short-iso --since=@{since} -n 40"
 #: Room that the reports of a run take at most.
@@ -90,6 +92,8 @@ def decorate(
         report.user_properties.append(("node", node))
     if not report.failed:
         return
+    from deepops_fixtures.report import page
+
     ours.failures += 1
     _shorten_for_summary(call, report)
     commands = list(ours.commands)
@@ -134,12 +138,16 @@ def _journals(ours: Session, names: list[str], since: float) -> dict[str, str]:
 
 
 def _running(ours: Session) -> RunningCluster | None:
+    from deepops_fixtures.cluster.running import RunningCluster
+
     with suppress(OSError, ValueError):
         return RunningCluster.model_validate_json((ours.run_dir / "cluster.json").read_text())
     return None
 
 
 def _running_nodes(ours: Session) -> Nodes | None:
+    from deepops_fixtures.cluster.running import Nodes
+
     running = _running(ours)
     return Nodes(running) if running else None
 
@@ -153,7 +161,8 @@ def remember_outcome(ours: Session, report: pytest.TestReport) -> None:
     check = CheckOutcome(
         nodeid=report.nodeid,
         outcome=outcome,
-        begin=report.start,
+        # xdist's report of a test in which a worker died knows no time.
+        begin=report.start or time.time(),
         seconds=round(report.duration, 3),
         node=str(dict(report.user_properties).get("node", "")) or _bracketed(report.nodeid, ours),
         message=_cause(report),
@@ -168,8 +177,7 @@ def remember_outcome(ours: Session, report: pytest.TestReport) -> None:
 
 def _bracketed(nodeid: str, ours: Session) -> str:
     inside = nodeid.rpartition("[")[2].rstrip("]") if nodeid.endswith("]") else ""
-    spec = ours.rehearsal.spec
-    return inside if spec and inside in spec.nodes else ""
+    return inside if ours.spec and inside in ours.spec.nodes else ""
 
 
 def _cause(report: pytest.TestReport) -> str:
@@ -179,7 +187,7 @@ def _cause(report: pytest.TestReport) -> str:
     if isinstance(report.longrepr, tuple):
         return str(report.longrepr[2]).removeprefix("Skipped: ").splitlines()[0]
     crash = getattr(report.longrepr, "reprcrash", None)
-    text = str(getattr(crash, "message", "") or report.longreprtext).strip()
+    text = str(getattr(crash, "message", "") or report.longrepr).strip()
     line = text.splitlines()[0] if text else ""
     for prefix in ("deepops_fixtures.errors.", "AssertionError: ", "CheckFailed: ", "Failed: "):
         line = line.removeprefix(prefix)
@@ -191,6 +199,8 @@ def _cause(report: pytest.TestReport) -> str:
 
 def collect_bundle(ours: Session) -> None:
     """Collect the state of the nodes while they live, when anything failed."""
+    from deepops_fixtures.report import bundle
+
     failed = ours.rehearsal.stages.failure() is not None or any(o.bad for o in ours.outcomes)
     nodes = _running_nodes(ours)
     if not failed:
@@ -218,34 +228,38 @@ def learn_versions(ours: Session) -> None:
 
 def summary_html(ours: Session) -> str:
     """Return what stands above the table of pytest-html."""
+    from deepops_fixtures.report import page
+
     return page.summary(_facts(ours))
 
 
 def _facts(ours: Session) -> page.RunFacts:
-    rehearsal, checks = ours.rehearsal, ours.outcomes
+    from deepops_fixtures.cluster.box import Box
+    from deepops_fixtures.report import page, provenance, timeline
+
+    rehearsal, checks, spec = ours.rehearsal, ours.outcomes, ours.spec
     events = rehearsal.journal.events()
     running = _running(ours)
     planned = running.nodes if running else _planned(ours)
     failure = rehearsal.stages.failure_reason()
-    source = rehearsal.source()
     box = ""
-    if rehearsal.spec and running and running.provider == "vagrant":
-        box = rehearsal.spec.box
+    if spec and running and running.provider == "vagrant":
+        box = spec.box
         with suppress(DeepopsError):
             made = Box(box, ours.settings.cache_dir)
             box = f"{box}, recipe {made.version}"
-    network = f"{rehearsal.spec.name}: {rehearsal.spec.description}" if rehearsal.spec else ""
+    network = f"{spec.name}: {spec.description}" if spec else ""
     return page.RunFacts(
         title="DeepOps Virtual",
         verdict=verdict(ours),
         good=_good(ours),
         problems=[*([failure] if failure else []), *ours.problems],
-        cards=page.cards(planned, rehearsal.spec, checks),
+        cards=page.cards(planned, spec, checks),
         network=network,
         timeline=timeline.build(events, checks),
         provenance=provenance.collect(
             running,
-            source,
+            ours.source,
             box,
             running.name if running else rehearsal.instance,
             rehearsal.origin,
@@ -322,6 +336,9 @@ def point_latest(ours: Session) -> None:
 
 def summarize(terminal: Any, config: pytest.Config, ours: Session) -> None:
     """Say in the last lines what was found, what is left, and where the report is."""
+    from deepops_fixtures.live import duration
+    from deepops_fixtures.report import timeline
+
     terminal.section("DeepOps Virtual", sep="=")
     phases = timeline.build(ours.rehearsal.journal.events(), ours.outcomes).phases
     if phases:

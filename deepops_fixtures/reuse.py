@@ -23,7 +23,6 @@ from deepops_fixtures.cluster.running import RunningCluster
 from deepops_fixtures.errors import DeepopsError, UsageProblem
 from deepops_fixtures.inputs import Inputs
 from deepops_fixtures.journal import Journal
-from deepops_fixtures.proc import Deadline
 from deepops_fixtures.settings import Settings
 
 _GIB = 1024**3
@@ -149,10 +148,8 @@ class Reuse:
         except (restoring.Unavailable, UsageProblem) as error:
             self.journal.note("up", error.message)
         except (DeepopsError, OSError) as error:
-            log = self.run_dir / "logs" / "restore.log"
-            deadline = Deadline.after(self.settings.down_timeout)
             if self.store.book.read(manifest.instance):
-                teardown.destroy(manifest.instance, self.store.book, self.journal, log, deadline)
+                teardown.destroy(manifest.instance, self.store.book, self.journal)
             (self.run_dir / "instance").unlink(missing_ok=True)
             why = error.message if isinstance(error, DeepopsError) else str(error)
             self._reject(manifest, why)

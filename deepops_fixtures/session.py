@@ -1,23 +1,27 @@
 """What the plugin knows during one pytest run, kept in the config's stash: no globals.
 
-Joins the rehearsal with what a test did on the nodes. Not for hooks: those are in ``plugin``.
+Joins the rehearsal with what a test did on the nodes. A run that asks for no cluster never loads
+the rehearsal and what it stands on. Not for hooks: those are in ``plugin``.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from filelock import FileLock
 
-from deepops_fixtures import isolation
-from deepops_fixtures.cluster.ledger import Owner
-from deepops_fixtures.cluster.running import Nodes, RunningCluster
+from deepops_fixtures import subject
+from deepops_fixtures.isolation import Isolation, breaks, wants_pristine
 from deepops_fixtures.records import CheckOutcome, CommandRecord
-from deepops_fixtures.rehearsal import Rehearsal
 from deepops_fixtures.settings import Settings
+
+if TYPE_CHECKING:
+    from deepops_fixtures.cluster.running import Nodes, RunningCluster
+    from deepops_fixtures.rehearsal import Rehearsal
 
 #: Where a run's session is in the stash of pytest's config.
 KEY = pytest.StashKey["Session"]()
@@ -58,14 +62,15 @@ class Session:
         self.settings = settings
         self.run_dir = run_dir
         self.worker = worker
-        self.rehearsal = Rehearsal(settings, run_dir, owner=Owner.of(controller or os.getpid()))
+        self._controller = controller or os.getpid()
+        self.spec = subject.cluster(settings)
+        self.source = subject.source(settings, self.spec)
         self.commands: list[CommandRecord] = []
         #: How many tests have failed in this process.
         self.failures = 0
         #: Set by the controller when something outside the tests failed (teardown, interruption).
         self.problems: list[str] = []
         self.kept = ""
-        self.isolation = isolation.Isolation(self.rehearsal)
         #: How the tests ended; known where the reports come together, not in xdist's workers.
         self.outcomes: list[CheckOutcome] = []
         #: What runs on the cluster: {'Slurm': '22.05.8', …}.
@@ -73,18 +78,27 @@ class Session:
         #: Whether the HTML report is ours, or the user named a file for it.
         self.own_html = False
 
+    @cached_property
+    def rehearsal(self) -> Rehearsal:
+        """The life of this run's cluster."""
+        from deepops_fixtures.cluster.ledger import Owner
+        from deepops_fixtures.rehearsal import Rehearsal
+
+        return Rehearsal(self.settings, self.run_dir, owner=Owner.of(self._controller))
+
+    @cached_property
+    def isolation(self) -> Isolation:
+        """Who may use the cluster now, and when it is put back."""
+        return Isolation(self.rehearsal)
+
     def look_at(self, items: list[pytest.Item]) -> None:
-        """Learn from the collected tests how far they want the cluster, and whether any wants it
-        put back."""
+        """Learn from the tests that ask for the cluster how far they want it, and whether any
+        wants it put back."""
         asked = {
             name for item in items for name in getattr(item, "fixturenames", ())
         } & CLUSTER_FIXTURES
         self.rehearsal.target = "deployed" if asked - _UP_ALONE else "up"
-        self.rehearsal.goes_back = any(
-            isolation.breaks(item) or isolation.wants_pristine(item)
-            for item in items
-            if needs_cluster(item)
-        )
+        self.rehearsal.goes_back = any(breaks(item) or wants_pristine(item) for item in items)
 
     @property
     def used(self) -> bool:
@@ -93,6 +107,8 @@ class Session:
 
     def once(self, name: str, work: Callable[[], int]) -> int:
         """Return the number that ``work`` gave to the first process of this run that asked."""
+        from filelock import FileLock
+
         path = self.run_dir / "stages" / name
         with FileLock(path.with_suffix(".lock")):
             if not path.exists():
@@ -101,6 +117,8 @@ class Session:
 
     def nodes(self, running: RunningCluster) -> Nodes:
         """Return the nodes, their commands recorded for the test that runs them."""
+        from deepops_fixtures.cluster.running import Nodes
+
         return Nodes(running, record=self.commands.append)
 
 

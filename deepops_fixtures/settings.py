@@ -91,7 +91,6 @@ class Settings(BaseSettings):
     deploy_timeout: int = Field(
         2400, ge=30, description="seconds one run of the playbooks may take"
     )
-    down_timeout: int = Field(300, ge=30, description="seconds the teardown may take")
     reports: Path = Field(
         Path("reports"), description="folder of the reports, one folder a run beneath it"
     )

@@ -7,10 +7,13 @@ import hashlib
 import secrets
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from deepops_fixtures import facts
 from deepops_fixtures.checks.waiting import wait_until
-from deepops_fixtures.cluster.running import Node, Nodes
+
+if TYPE_CHECKING:
+    from deepops_fixtures.cluster.running import Node, Nodes
 
 
 @dataclass(frozen=True)

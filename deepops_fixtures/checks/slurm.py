@@ -7,13 +7,15 @@ that fails says what Slurm said, and carries the job, the nodes and the daemons'
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deepops_fixtures import facts
 from deepops_fixtures.checks.slurm_data import AccountingRecord, JobInfo, Partition, SlurmNode
 from deepops_fixtures.checks.waiting import wait_until
-from deepops_fixtures.cluster.running import Node, Nodes
 from deepops_fixtures.errors import CheckFailed
+
+if TYPE_CHECKING:
+    from deepops_fixtures.cluster.running import Node, Nodes
 
 #: Seconds that a job of the checks may wait for its turn on a busy or emulated cluster.
 PATIENCE = 120

@@ -15,15 +15,18 @@ from deepops_fixtures.cluster import hypervisor, teardown
 from deepops_fixtures.cluster.ledger import Ledger
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.journal import Journal
-from deepops_fixtures.proc import Deadline
-from deepops_fixtures.rehearsal import Rehearsal, new_run_dir
+from deepops_fixtures.rehearsal import Rehearsal
 from deepops_fixtures.settings import Settings
+from deepops_fixtures.subject import new_run_dir
 
 
 @click.command()
 @setting("cluster")
 @setting("name")
 @setting("accelerator")
+@setting("reuse")
+@setting("checkpoint_budget")
+@setting("wait")
 @setting("up_timeout")
 @setting("boot_timeout")
 @setting("reports")
@@ -120,22 +123,15 @@ def destroy_instance(settings: Settings, ledger: Ledger) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder / f"{ledger.name}.jsonl")
     journal.path.unlink(missing_ok=True)
-    with progress(journal.path):
-        teardown.destroy(
-            ledger.name,
-            book(settings),
-            journal,
-            folder / f"{ledger.name}.log",
-            Deadline.after(settings.down_timeout),
-        )
+    with progress(journal.path), teardown.alone(ledger):
+        teardown.destroy(ledger.name, book(settings), journal)
 
 
 @click.command()
 @click.argument("name", required=False)
-@setting("down_timeout")
-def destroy(name: str | None, **options: Any) -> None:
+def destroy(name: str | None) -> None:
     """Destroy a cluster instance: exactly what its ledger names, then an audit."""
-    settings = Settings.load(options)
+    settings = Settings.load()
     ledger = only(book(settings), name)
     destroy_instance(settings, ledger)
     click.echo(f"Cluster '{ledger.name}' is gone.")

@@ -14,9 +14,9 @@ from rich.table import Table
 from deepops_fixtures.cli.common import book, json_option
 from deepops_fixtures.cli.life import destroy_instance
 from deepops_fixtures.cluster import hypervisor, topology, volumes
+from deepops_fixtures.cluster.accelerator import choose_accelerator
 from deepops_fixtures.cluster.checkpoints import Store
 from deepops_fixtures.cluster.ledger import Ledger, LedgerBook, age
-from deepops_fixtures.cluster.providers.vagrant import choose_accelerator
 from deepops_fixtures.errors import DeepopsError, UsageProblem
 from deepops_fixtures.settings import Settings
 
@@ -46,11 +46,28 @@ def _status_of(ledger: Ledger, ledgers: LedgerBook) -> dict[str, Any]:
     }
 
 
-def _owner(item: dict[str, Any]) -> str:
+def _described(item: dict[str, Any]) -> str:
+    """Return the lines that tell a person of one instance."""
+    pid = item["owner"]["pid"]
     if item["abandoned"]:
-        return f"ABANDONED\n(process {item['owner']['pid']} is gone)"
-    alive = f"process {item['owner']['pid']}" if item["owner"]["alive"] else ""
-    return "\n".join(text for text in ("kept" if item["kept"] else "", alive) if text)
+        owner = click.style(f"ABANDONED, its process {pid} is gone", fg="yellow")
+    else:
+        alive = f"process {pid}" if item["owner"]["alive"] else ""
+        owner = ", ".join(text for text in ("kept" if item["kept"] else "", alive) if text)
+    memory, disk = (
+        humanize.naturalsize(item[name], binary=True) for name in ("memory_bytes", "disk_bytes")
+    )
+    age = humanize.naturaldelta(item["age_seconds"])
+    lines = [
+        f"{click.style(item['name'], bold=True)}: {item['state']}, {owner}",
+        f"  {age} old, {memory} of memory, {disk} of disk",
+    ]
+    width = max(map(len, item["nodes"]))
+    lines += [
+        f"  {name.ljust(width)}  {node['state'].ljust(8)}  {node['address']}"
+        for name, node in item["nodes"].items()
+    ]
+    return "\n".join(lines)
 
 
 @click.command()
@@ -76,19 +93,8 @@ def status(as_json: bool) -> None:
     if not instances:
         click.echo("No cluster instances. Next: deepops-virtual up")
         return
-    table = Table("instance", "state", "age", "memory", "disk", "owner", "nodes")
     for item in instances:
-        nodes = "\n".join(f"{k}  {v['state']}  {v['address']}" for k, v in item["nodes"].items())
-        table.add_row(
-            item["name"],
-            item["state"],
-            humanize.naturaldelta(item["age_seconds"]),
-            humanize.naturalsize(item["memory_bytes"], binary=True),
-            humanize.naturalsize(item["disk_bytes"], binary=True),
-            _owner(item),
-            nodes,
-        )
-    Console().print(table)
+        click.echo(_described(item))
     if any(item["abandoned"] for item in instances):
         click.echo("The process of a cluster is gone. Next: deepops-virtual clean")
 

@@ -13,15 +13,16 @@ import platform
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock
 from pydantic import BaseModel
 
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.proc import boot_id
+from deepops_fixtures.settings import Settings
 
 DEVICE = Path("/dev/kvm")
 #: Seconds a guest kernel may take to reach its panic under KVM; under real KVM it takes one or
@@ -71,14 +72,17 @@ class Probe:
         time."""
         key = f"{boot_id()}-{_permissions(self.device)}"
         path = self.cache / "accelerator.json"
+        known = _read(path, key)
+        if known:
+            return known
+        from filelock import FileLock
+
         self.cache.mkdir(parents=True, exist_ok=True)
         with FileLock(self.cache / "accelerator.lock"):
-            if path.is_file():
-                seen, _, text = path.read_text().partition("\n")
-                if seen == key:
-                    return Verdict.model_validate_json(text)
-            verdict = self._try()
-            path.write_text(f"{key}\n{verdict.model_dump_json()}")
+            verdict = _read(path, key) or self._try()
+            partial = path.with_suffix(".partial")
+            partial.write_text(f"{key}\n{verdict.model_dump_json()}")
+            partial.rename(path)
             return verdict
 
     def _try(self) -> Verdict:
@@ -168,6 +172,15 @@ class Probe:
                 process.stderr.close()
 
 
+def _read(path: Path, key: str) -> Verdict | None:
+    """Return the verdict that was found under these circumstances, None when none was."""
+    with suppress(FileNotFoundError):
+        seen, _, text = path.read_text().partition("\n")
+        if seen == key:
+            return Verdict.model_validate_json(text)
+    return None
+
+
 def _permissions(device: Path) -> str:
     try:
         status = device.stat()
@@ -179,3 +192,10 @@ def _permissions(device: Path) -> str:
 def host_kernels() -> tuple[Path, ...]:
     """Return the kernels of this host that a probe may start a guest with."""
     return (Path(f"/boot/vmlinuz-{platform.release()}"), *sorted(Path("/boot").glob("vmlinuz-*")))
+
+
+def choose_accelerator(settings: Settings) -> Verdict:
+    """Return the accelerator for new machines, tried with a box's kernel when there is one."""
+    kernels = tuple(sorted((settings.cache_dir / "boxes").glob("*.vmlinuz"), reverse=True))
+    probe = Probe(settings.cache_dir, kernels=kernels + host_kernels())
+    return probe.choose(settings.accelerator)

@@ -9,7 +9,6 @@ under a lock.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Collection
 from contextlib import suppress
@@ -22,6 +21,7 @@ from filelock import FileLock
 
 from deepops_fixtures.cluster import hypervisor, volumes
 from deepops_fixtures.cluster.box import Box
+from deepops_fixtures.cluster.vagrant_tool import user_home
 from deepops_fixtures.errors import BoxError
 from deepops_fixtures.journal import Journal
 
@@ -36,8 +36,7 @@ _VOLUME = """\
 
 
 def _image(box: Box) -> Path:
-    home = Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d")
-    folder = home / "boxes" / box.vagrant_name.replace("/", "-VAGRANTSLASH-") / box.version
+    folder = user_home() / "boxes" / box.vagrant_name.replace("/", "-VAGRANTSLASH-") / box.version
     return folder / "libvirt" / "box.img"
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
 import secrets
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from deepops_fixtures.cluster.box import Box
 from deepops_fixtures.cluster.checkpoints import Store
 from deepops_fixtures.cluster.ledger import Ledger, LedgerBook, Owner
 from deepops_fixtures.cluster.topology import ClusterSpec
+from deepops_fixtures.cluster.vagrant_tool import user_home
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.journal import Journal
 
@@ -153,9 +153,7 @@ def node_addresses(ledger: Ledger) -> dict[str, str]:
 def first_key() -> Path:
     """Return the private half of the key that Vagrant boxes are born with; Vagrant keeps it
     here."""
-    return (
-        Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d") / "insecure_private_key"
-    )
+    return user_home() / "insecure_private_key"
 
 
 def write_data(

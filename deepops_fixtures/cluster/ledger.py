@@ -42,8 +42,11 @@ class Owner(BaseModel):
 
     @classmethod
     def of(cls, pid: int) -> Owner:
-        """Return a living process of this user as an owner."""
-        return cls(pid=pid, started=psutil.Process(pid).create_time(), user=getpass.getuser())
+        """Return a process of this user as an owner; one that is gone owns nothing any more."""
+        started = 0.0
+        with suppress(psutil.Error):
+            started = psutil.Process(pid).create_time()
+        return cls(pid=pid, started=started, user=getpass.getuser())
 
     @classmethod
     def me(cls) -> Owner:
@@ -52,9 +55,12 @@ class Owner(BaseModel):
 
     @property
     def alive(self) -> bool:
-        """Whether that very process (not a later one with its number) still runs."""
+        """Whether that very process (not a later one with its number) still runs; one that has
+        ended and that its parent forgot does not."""
         try:
-            return abs(psutil.Process(self.pid).create_time() - self.started) < 1
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.started) < 1
+            return same and process.status() != psutil.STATUS_ZOMBIE
         except psutil.Error:
             return False
 

@@ -24,7 +24,7 @@ from deepops_fixtures.inputs import Inputs
 from deepops_fixtures.proc import Deadline, boot_id
 
 #: Files of an instance's folder that belong to one life of it and not to the checkpoint.
-_OWN = shutil.ignore_patterns("ledger*", "cluster.json", ".*")
+_OWN = shutil.ignore_patterns("ledger*", "cluster.json", "vagrant-home", ".*")
 _MIB = 1024**2
 #: Seconds that one freeze or thaw may take: far more than a large guest needs.
 PATIENCE = 180.0

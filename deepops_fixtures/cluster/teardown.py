@@ -1,33 +1,56 @@
 """Teardown of an instance: what its ledger names goes, and an audit says whether it did.
 
-libvirt removes it; where Vagrant made the machines it is then told to forget them. Volumes that a
-checkpoint stands on stay. Interrupting it a second time says what is still there and how to remove
-it.
+libvirt removes it; Vagrant is not asked. Volumes that a checkpoint stands on stay. Interrupting it
+a second time says what is still there and how to remove it.
 """
 
 from __future__ import annotations
 
 import shutil
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 import psutil
+from fasteners import InterProcessReaderWriterLock
+from filelock import FileLock, Timeout
 
 from deepops_fixtures.cluster import hypervisor, ssh
 from deepops_fixtures.cluster.checkpoints import Store
 from deepops_fixtures.cluster.ledger import Ledger, LedgerBook
-from deepops_fixtures.cluster.vagrant_tool import environment
 from deepops_fixtures.errors import DeepopsError, LeakError
 from deepops_fixtures.journal import Journal
-from deepops_fixtures.proc import Deadline, run_logged
+from deepops_fixtures.proc import Deadline
+
+#: Seconds that the workers of a killed run may go on with it: execnet ends them after fifteen.
+_ORPHANS = 25.0
 
 
-def destroy(name: str, book: LedgerBook, journal: Journal, log: Path, deadline: Deadline) -> None:
+@contextmanager
+def alone(ledger: Ledger) -> Iterator[None]:
+    """Wait until no process of the instance's run works on it any more, and let none begin.
+
+    xdist's workers notice late that their controller was killed; one that is bringing the cluster
+    up, or is putting it back, would do so behind the back of a teardown. Not for a run's own
+    teardown: its workers have ended by then.
+    """
+    deadline = Deadline.after(_ORPHANS)
+    with ExitStack() as held:
+        for path in sorted((ledger.run_dir / "stages").glob("*.lock")):
+            with suppress(Timeout, OSError):
+                held.enter_context(FileLock(path).acquire(timeout=deadline.left))
+        for path in (ledger.run_dir / "isolation").glob("*.lock"):
+            lock = InterProcessReaderWriterLock(path)
+            if lock.acquire_write_lock(timeout=deadline.left):
+                held.callback(lock.release_write_lock)
+        yield
+
+
+def destroy(name: str, book: LedgerBook, journal: Journal) -> None:
     """Remove an instance and audit. Raises LeakError when something of it is left, or libvirt does
     not answer; its ledger stays then."""
     ledger = book.update(name, state="destroying")
     try:
-        _destroy(ledger, book, journal, log, deadline)
+        _destroy(ledger, book, journal)
     except LeakError:
         raise
     except DeepopsError as error:
@@ -38,17 +61,14 @@ def destroy(name: str, book: LedgerBook, journal: Journal, log: Path, deadline: 
         ) from None
 
 
-def _destroy(
-    ledger: Ledger, book: LedgerBook, journal: Journal, log: Path, deadline: Deadline
-) -> None:
+def _destroy(ledger: Ledger, book: LedgerBook, journal: Journal) -> None:
     name, store = ledger.name, Store(book)
     try:
-        with journal.step("down", f"destroying cluster '{name}'", detail=str(log)):
+        with journal.step("down", f"destroying cluster '{name}'"):
             _close(ledger, book)
             hypervisor.end_marked_processes(name)
             store.forget_private(ledger)
             problems = hypervisor.remove(ledger, store.own_volumes(ledger))
-            _vagrant_forget(ledger, book, journal, log, deadline)
             hypervisor.end_marked_processes(name)
     except KeyboardInterrupt:
         left = left_behind(ledger, store)
@@ -66,7 +86,7 @@ def _destroy(
         raise LeakError(
             f"Cluster '{name}' left something behind:\n" + "\n".join(left),
             detail="\n".join(problems),
-            hint=f"deepops-virtual destroy {name}   (log: {log})",
+            hint=f"deepops-virtual destroy {name}",
         )
     shutil.rmtree(ledger.socket_dir, ignore_errors=True)
     book.forget(name)
@@ -78,41 +98,6 @@ def _close(ledger: Ledger, book: LedgerBook) -> None:
     if config.exists():
         with suppress(Exception):
             ssh.close_connections(config, list(ledger.spec.nodes))
-
-
-def _vagrant_forget(
-    ledger: Ledger, book: LedgerBook, journal: Journal, log: Path, deadline: Deadline
-) -> None:
-    """Have Vagrant take the machines, which are gone, off its list of machines.
-
-    Asking for their state does that. 'vagrant destroy' would go on to delete volumes by the name
-    that it once gave them, and on these a checkpoint may stand.
-    """
-    folder = book.path(ledger.name)
-    if ledger.checkpoint or not list((folder / "vagrant").glob("machines/*/libvirt/id")):
-        return
-    try:
-        for _ in range(2):  # once more where it was killed
-            status = run_logged(
-                ["vagrant", "status"],
-                log=log,
-                deadline=deadline,
-                what="'vagrant status'",
-                env=environment(ledger, book),
-            )
-            if status >= 0:
-                break
-    except (DeepopsError, OSError) as error:
-        journal.note("down", f"Vagrant could not forget the machines: {error}", status="failed")
-        return
-    if status != 0:
-        journal.note(
-            "down",
-            f"'vagrant status' ended with status {status}; the machines are gone, and "
-            "'vagrant global-status --prune' takes them off Vagrant's list",
-            status="failed",
-            detail=str(log),
-        )
 
 
 def left_behind(ledger: Ledger, store: Store) -> list[str]:

@@ -141,7 +141,6 @@ def load(name_or_path: str) -> ClusterSpec:
     path = find(name_or_path)
     try:
         text = path.read_text()
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageProblem(f"File '{path}' cannot be read: {error}.") from None
@@ -160,6 +159,7 @@ def load(name_or_path: str) -> ClusterSpec:
     try:
         return ClusterSpec(**data)
     except ValidationError as error:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
         lines = [_located(path, root, problem) for problem in error.errors()]
         raise UsageProblem("\n".join(lines), hint=f"mend '{path}'; nothing was created") from None
     except TypeError as error:

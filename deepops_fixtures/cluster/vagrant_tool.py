@@ -20,12 +20,28 @@ def vagrantfile() -> str:
     return os.environ.get("DEEPOPS_VAGRANT_FILE", "Vagrantfile-debian")
 
 
+def user_home() -> Path:
+    """Return the folder where Vagrant keeps this user's boxes and plugins."""
+    return Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d")
+
+
 def environment(ledger: Ledger, book: LedgerBook) -> dict[str, str]:
-    """Return the variables that point Vagrant at an instance."""
+    """Return the variables that point Vagrant at an instance, in a home of the instance's own.
+
+    Vagrant keeps a list of all machines in its home and locks them there; clusters that start
+    together find one another's locked. What this user's home has of boxes and plugins is linked.
+    """
     folder = book.path(ledger.name)
+    home = folder / "vagrant-home"
+    home.mkdir(exist_ok=True, mode=0o700)
+    for name in ("boxes", "gems", "plugins.json"):
+        link, target = home / name, user_home() / name
+        if target.exists() and not link.is_symlink():
+            link.symlink_to(target)
     return {
         MARK: ledger.name,
         "DEEPOPS_INSTANCE": str(folder / "instance.json"),
+        "VAGRANT_HOME": str(home),
         "VAGRANT_CWD": str(resources.vagrant()),
         "VAGRANT_VAGRANTFILE": vagrantfile(),
         "VAGRANT_DOTFILE_PATH": str(folder / "vagrant"),

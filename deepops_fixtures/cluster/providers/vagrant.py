@@ -27,7 +27,7 @@ from deepops_fixtures.cluster import (
 from deepops_fixtures.cluster import (
     box as boxes,
 )
-from deepops_fixtures.cluster.accelerator import Probe, Verdict, host_kernels
+from deepops_fixtures.cluster.accelerator import Verdict, choose_accelerator
 from deepops_fixtures.cluster.box import Box
 from deepops_fixtures.cluster.ledger import Ledger, LedgerBook, Owner
 from deepops_fixtures.cluster.running import NodeData, RunningCluster, with_parent_groups
@@ -275,13 +275,7 @@ class VagrantProvider:
         """Destroy what the ledger names and audit. Raises LeakError naming what is left."""
         name = self._instance_name()
         if name and self.book.read(name):
-            teardown.destroy(
-                name,
-                self.book,
-                self.journal,
-                self.run_dir / "logs" / "down.log",
-                Deadline.after(self.settings.down_timeout),
-            )
+            teardown.destroy(name, self.book, self.journal)
 
     def _instance_name(self) -> str:
         if self.ledger:
@@ -317,10 +311,3 @@ class _Watcher:
                 match = pattern.match(line)
                 if match:
                     self._tell(match[1], what, round(time.monotonic() - self._begin, 1))
-
-
-def choose_accelerator(settings: Settings) -> Verdict:
-    """Return the accelerator for new machines, tried with a box's kernel when there is one."""
-    kernels = tuple(sorted((settings.cache_dir / "boxes").glob("*.vmlinuz"), reverse=True))
-    probe = Probe(settings.cache_dir, kernels=kernels + host_kernels())
-    return probe.choose(settings.accelerator)

@@ -198,7 +198,7 @@ def test_a_checkpoint_whose_memory_was_cut_is_set_aside_and_told(commands, once,
     assert not after & {item["id"] for item in before}
     collected = commands.virtual("clean", "--json")
     assert collected.status == 0, collected.output
-    assert len(json.loads(collected.output)["collected"]) == len(before)
+    assert len(json.loads(collected.output.splitlines()[-1])["collected"]) == len(before)
     with hypervisor.connect() as connection:
         left = connection.storagePoolLookupByName(hypervisor.POOL).listVolumes()
     assert not [name for name in left for item in before if item["id"] in name]
@@ -242,7 +242,7 @@ def test_a_foreign_machine_of_a_similar_name_is_never_touched(commands, nothing_
         run.process.kill()
         run.process.wait()
         cleaned = commands.virtual("clean", "--json")
-        assert json.loads(cleaned.output)["destroyed"] == [name]
+        assert json.loads(cleaned.output.splitlines()[-1])["destroyed"] == [name]
         with hypervisor.connect() as connection:
             assert {connection.lookupByName(label).name() for label in foreign} == set(foreign)
             pool = connection.storagePoolLookupByName(hypervisor.POOL)

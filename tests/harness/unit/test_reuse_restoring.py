@@ -27,7 +27,7 @@ class Restoring:
             (run_dir / "instance").write_text(manifest.instance)
         raise error
 
-    def destroy(self, name, book, _journal, _log, _deadline):
+    def destroy(self, name, book, _journal):
         self.destroyed.append(name)
         book.forget(name)
 
