@@ -23,7 +23,7 @@ from pathlib import Path
 
 import common
 
-from deepops_fixtures.cluster import restoring, taking, topology
+from deepops_fixtures.cluster import restoring, taking, topology, waking
 from deepops_fixtures.cluster.checkpoints import Store
 from deepops_fixtures.cluster.ledger import LedgerBook
 from deepops_fixtures.cluster.running import Nodes, RunningCluster
@@ -80,7 +80,7 @@ def by_vagrant(
 
     def restore_and_wake() -> None:
         restore()
-        restoring.wake(config, name, names, Deadline.after(taking.PATIENCE))
+        waking.wake(config, name, names, Deadline.after(taking.PATIENCE))
 
     _vagrant("save", env, folder)
     try:

@@ -28,6 +28,7 @@ _CODE = (
     "ssh.py",
     "taking.py",
     "vagrant_tool.py",
+    "waking.py",
     "providers/vagrant.py",
     "../facts.py",
 )

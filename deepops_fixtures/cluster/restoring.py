@@ -10,33 +10,18 @@ from __future__ import annotations
 import ipaddress
 import secrets
 import shutil
-import subprocess
-import threading
 import time
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
-from deepops_fixtures.cluster import capacity, freezer, hypervisor, networks, ssh, volumes
+from deepops_fixtures.cluster import capacity, freezer, hypervisor, networks, ssh, volumes, waking
 from deepops_fixtures.cluster.checkpoints import Manifest, Store
 from deepops_fixtures.cluster.freezer import Frozen
 from deepops_fixtures.cluster.ledger import Ledger, Owner
 from deepops_fixtures.cluster.running import RunningCluster
 from deepops_fixtures.cluster.taking import PATIENCE, instance_folder
-from deepops_fixtures.errors import DeepopsError, ProvisionError, StepTimeout
+from deepops_fixtures.errors import DeepopsError
 from deepops_fixtures.journal import Journal
 from deepops_fixtures.proc import Deadline
-
-#: Says when it is ready, so that the time it is given is not older than one way over the wire.
-#: chronyd stands still until every node has its time: one that asked a node whose clock is still
-#: late would set its own back. A guest without networkd or chrony has nothing to renew there.
-_WAKE = """\
-pkill -STOP -x chronyd
-echo ready; read -r now; date -u -s "@$now" >/dev/null || exit 1; echo set; read -r go
-pkill -CONT -x chronyd
-(networkctl renew eth0; chronyc -a 'burst 4/4') </dev/null >/dev/null 2>&1 &
-"""
 
 
 class Unavailable(DeepopsError):
@@ -104,7 +89,7 @@ def restore(
             ssh.wait_until_answering(
                 config, ledger.name, names, Deadline.after(PATIENCE), lambda *_: None, "root"
             )
-        wake(config, ledger.name, names, Deadline.after(PATIENCE))
+        waking.wake(config, ledger.name, names, Deadline.after(PATIENCE))
     running = _described(manifest, run_dir, folder)
     store.book.update(ledger.name, state=manifest.stage if manifest.stage != "here" else "up")
     (folder / "cluster.json").write_text(running.model_dump_json(indent=1))
@@ -196,57 +181,11 @@ def revert(store: Store, manifest: Manifest, running: RunningCluster, journal: J
             ssh.wait_until_answering(
                 config, name, names, Deadline.after(PATIENCE), lambda *_: None, "root"
             )
-        wake(config, name, names, Deadline.after(PATIENCE))
+        waking.wake(config, name, names, Deadline.after(PATIENCE))
         with hypervisor.connect() as connection:
             volumes.remove(connection, ledger.pool, old)
         with store.book.locked():
             store.book.update(name, volumes=overlays, layers=manifest.layers)
-
-
-def wake(config: Path, name: str, nodes: list[str], deadline: Deadline) -> None:
-    """Set every guest's clock to this host's and let it renew its lease, all at once.
-
-    Raises StepTimeout or ProvisionError naming the node. How far off a clock may be is the time
-    of one way to the guest: some 0.1 s where it is emulated.
-    """
-    shells = {node: ssh.root_shell(config, name, node, _WAKE) for node in nodes}
-    timer = threading.Timer(deadline.left, _kill_all, [shells.values()])
-    timer.start()
-    try:
-        with ThreadPoolExecutor(max_workers=len(nodes)) as pool:
-            said = dict(zip(nodes, pool.map(_set_clock, shells.values()), strict=True))
-        for shell in shells.values():
-            # They go on when all have the time.
-            shell.communicate("go\n")
-    finally:
-        timer.cancel()
-        _kill_all(shells.values())
-    for node, words in said.items():
-        hint = f"ssh -v -F {config} {node}"
-        if words != "set" and deadline.passed:
-            raise StepTimeout(
-                f"No answer over ssh within {deadline.seconds:.0f} s from '{node}'.", hint=hint
-            )
-        if words != "set":
-            why = words or "no answer"
-            raise ProvisionError(f"The clock of '{node}' could not be set: {why}.", hint=hint)
-
-
-def _kill_all(shells: Iterable[subprocess.Popen[str]]) -> None:
-    for shell in shells:
-        shell.kill()
-
-
-def _set_clock(shell: subprocess.Popen[str]) -> str:
-    """Tell a shell that runs the wake script the time; return 'set', or what it said instead."""
-    assert shell.stdin and shell.stdout
-    said = shell.stdout.readline().strip()
-    if said == "ready":
-        with suppress(BrokenPipeError):
-            shell.stdin.write(f"{time.time():.6f}\n")
-            shell.stdin.flush()
-        said = shell.stdout.readline().strip()
-    return said
 
 
 def _consoles(run_dir: Path, nodes: list[str]) -> dict[str, Path]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import humanize
 
-from deepops_fixtures.cluster import freezer, hypervisor, networks, ssh, volumes
+from deepops_fixtures.cluster import freezer, hypervisor, networks, ssh, volumes, waking
 from deepops_fixtures.cluster.checkpoints import Manifest, Stage, Store, new_id, ram_volume
 from deepops_fixtures.cluster.freezer import Frozen
 from deepops_fixtures.cluster.ledger import Ledger
@@ -83,8 +84,17 @@ def take(
         with store.book.locked():
             store.book.update(name, taking="")
             store.abandon(plan.id)
+        with suppress(DeepopsError):
+            _wake(store, ledger)
         raise
+    _wake(store, ledger)
     return manifest
+
+
+def _wake(store: Store, ledger: Ledger) -> None:
+    """The guests stood still for some seconds, each as long as its memory took to write."""
+    config = store.book.path(ledger.name) / "ssh_config"
+    waking.wake(config, ledger.name, list(ledger.spec.nodes), Deadline.after(PATIENCE))
 
 
 def _plan(ledger: Ledger, checkpoint: str, ram: bool) -> _Plan:
