@@ -140,6 +140,7 @@ class InventoryProvider:
         config = self._write_ssh_config(nodes)
         unreachable = [name for name in remote if not ssh.answers(config, name, _PATIENCE)]
         if unreachable:
+            self.down()
             raise UsageProblem(
                 f"Not reachable over ssh: {', '.join(unreachable)} (inventory '{self.path}').",
                 hint=f"ansible -i {self.path} -m ping all",
