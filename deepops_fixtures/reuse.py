@@ -93,6 +93,8 @@ class Reuse:
             return
         plan = self.plan(target)
         good = [item for item in plan.candidates if item.stage == target]
+        for item in good:
+            self._clear_abandoned(item)
         troubles = [self._trouble(item) for item in good]
         if "" not in troubles:
             why = "; ".join([*troubles, *plan.lacking]) or "there is none"
@@ -121,6 +123,7 @@ class Reuse:
             if flaw:
                 self._reject(manifest, flaw)
                 continue
+            self._clear_abandoned(manifest)
             why = restoring.obstacle(self.store, manifest)
             if why:
                 self.journal.note("up", f"checkpoint '{manifest.id}' is not free: {why}")
@@ -154,6 +157,14 @@ class Reuse:
             why = error.message if isinstance(error, DeepopsError) else str(error)
             self._reject(manifest, why)
         return None
+
+    def _clear_abandoned(self, manifest: Manifest) -> None:
+        """Take down the instance of a killed run that has the checkpoint's name and disks."""
+        for ledger in self.store.users(manifest):
+            if ledger.abandoned:
+                self.journal.note("up", f"a run that was killed left '{ledger.name}'")
+                with suppress(DeepopsError), teardown.alone(ledger):
+                    teardown.destroy(ledger.name, self.store.book, self.journal)
 
     def _reject(self, manifest: Manifest, why: str) -> None:
         self.journal.note(

@@ -55,6 +55,23 @@ def test_a_flawed_one_is_set_aside_and_the_next_taken(this, both, restored, conn
     assert f"checkpoint 'one-deployed' was set aside: {why}" in this.said
 
 
+def test_what_a_killed_run_left_in_its_place_is_taken_down_first(
+    this, both, restored, book, ledger, ended
+):
+    book.write(ledger("one", owner=ended))
+    assert this.reuse().restore("deployed", kept=False) == (RUNNING, both[1])
+    assert (restored.destroyed, restored.tried) == (["one"], ["one-deployed"])
+    assert this.said[0] == "a run that was killed left 'one'"
+
+
+def test_what_a_killed_run_left_but_somebody_keeps_stays(
+    this, both, restored, book, ledger, ended
+):
+    book.write(ledger("one", owner=ended, kept=True, state="up"))
+    assert this.reuse().restore("deployed", kept=False) is None
+    assert (restored.destroyed, restored.tried) == ([], [])
+
+
 @pytest.mark.parametrize("what", ["instance", "domain", "subnet"])
 def test_one_whose_name_or_subnet_is_taken_is_passed_over_and_stays(
     this, keep, restored, book, ledger, connection, monkeypatch, what
