@@ -7,7 +7,7 @@ Run it on a cluster that is up:
     deepops-virtual destroy bench
 
 Both run the same command over the same kind of connection, in turns and in a random order, so that
-a busy host slows both. The ratio of the medians is what counts; the goal is 1.2 or less. What the
+a busy host slows both. The ratio of the medians is what counts; the goal is 1.15 or less. What the
 harness avoids, sudo and a connection for each command, is measured after that: the end of a login
 keeps an emulated node busy for a while, at the cost of whichever command comes next.
 """

@@ -163,8 +163,8 @@ class Reuse:
         for ledger in self.store.users(manifest):
             if ledger.abandoned:
                 self.journal.note("up", f"a run that was killed left '{ledger.name}'")
-                with suppress(DeepopsError), teardown.alone(ledger):
-                    teardown.destroy(ledger.name, self.store.book, self.journal)
+                with suppress(DeepopsError):
+                    teardown.destroy_left(ledger, self.store.book, self.journal)
 
     def _reject(self, manifest: Manifest, why: str) -> None:
         self.journal.note(

@@ -123,8 +123,8 @@ def destroy_instance(settings: Settings, ledger: Ledger) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder / f"{ledger.name}.jsonl")
     journal.path.unlink(missing_ok=True)
-    with progress(journal.path), teardown.alone(ledger):
-        teardown.destroy(ledger.name, book(settings), journal)
+    with progress(journal.path):
+        teardown.destroy_left(ledger, book(settings), journal)
 
 
 @click.command()

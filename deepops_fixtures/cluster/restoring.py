@@ -65,31 +65,17 @@ def restore(
     """
     ledger = _reserve(store, manifest, run_dir, journal, owner, wait, kept)
     (run_dir / "instance").write_text(ledger.name)
-    items = [
-        Frozen(node, domain, overlay, manifest.ram.get(node, ""))
-        for node, domain, overlay in zip(
-            manifest.spec.nodes, ledger.domains, ledger.volumes, strict=True
-        )
-    ]
+    count = len(manifest.spec.nodes)
     consoles = _consoles(run_dir, list(manifest.spec.nodes))
     folder = store.book.path(ledger.name)
     shutil.copytree(instance_folder(store, manifest), folder, symlinks=True, dirs_exist_ok=True)
-    what = f"restoring {len(items)} virtual machines from checkpoint '{manifest.id}'"
-    with journal.step("up", what):
-        with hypervisor.connect() as connection:
-            for item in items:
-                below = manifest.disks[item.node][-1]
-                volumes.create_overlay(connection, ledger.pool, item.overlay, below)
+    machines = f"{count} virtual machine{'s' if count > 1 else ''}"
+    with journal.step("up", f"restoring {machines} from checkpoint '{manifest.id}'"):
         networks.create(ledger, macs=manifest.macs, leases=manifest.leases)
-        freezer.thaw(ledger.pool, items, manifest.xml, consoles, Deadline.after(PATIENCE))
+        _start(manifest, ledger, ledger.volumes, consoles)
     config = _write_ssh_config(store, manifest, ledger)
-    names = list(manifest.spec.nodes)
     with journal.step("up", "setting the clocks"):
-        if manifest.kind == "disk":
-            ssh.wait_until_answering(
-                config, ledger.name, names, Deadline.after(PATIENCE), lambda *_: None, "root"
-            )
-        waking.wake(config, ledger.name, names, Deadline.after(PATIENCE))
+        _meet(manifest, ledger, config)
     running = _described(manifest, run_dir, folder)
     store.book.update(ledger.name, state=manifest.stage if manifest.stage != "here" else "up")
     (folder / "cluster.json").write_text(running.model_dump_json(indent=1))
@@ -140,6 +126,34 @@ def _reserve(
     return capacity.reserve(manifest.spec, accelerator, store.book, journal, wait, reserve)
 
 
+def _start(
+    manifest: Manifest, ledger: Ledger, overlays: list[str], consoles: dict[str, Path]
+) -> None:
+    """Make new thin disks on the frozen ones, and start the guests on them."""
+    items = [
+        Frozen(node, domain, overlay, manifest.ram.get(node, ""))
+        for node, domain, overlay in zip(
+            manifest.spec.nodes, ledger.domains, overlays, strict=True
+        )
+    ]
+    with hypervisor.connect() as connection:
+        for item in items:
+            below = manifest.disks[item.node][-1]
+            volumes.create_overlay(connection, ledger.pool, item.overlay, below)
+    hypervisor.power_off(ledger.domains)
+    freezer.thaw(ledger.pool, items, manifest.xml, consoles, Deadline.after(PATIENCE))
+
+
+def _meet(manifest: Manifest, ledger: Ledger, config: Path) -> None:
+    """Connect to the guests and tell them the time; where no memory was kept they boot first."""
+    names = list(manifest.spec.nodes)
+    if manifest.kind == "disk":
+        ssh.wait_until_answering(
+            config, ledger.name, names, Deadline.after(PATIENCE), lambda *_: None, "root"
+        )
+    waking.wake(config, ledger.name, names, Deadline.after(PATIENCE))
+
+
 def _token() -> str:
     """Return what tells the disks of this life of an instance from those of its others."""
     return secrets.token_hex(4)
@@ -153,9 +167,8 @@ def revert(store: Store, manifest: Manifest, running: RunningCluster, journal: J
     name = running.name
     ledger = store.book.get(name)
     config = store.book.path(name) / "ssh_config"
-    names = list(ledger.spec.nodes)
     with journal.step("revert", f"going back to checkpoint '{manifest.id}'"):
-        ssh.close_connections(config, names)
+        ssh.close_connections(config, list(ledger.spec.nodes))
         token = _token()
         overlays = [f"{domain}.{token}.img" for domain in ledger.domains]
         old = ledger.volumes
@@ -165,23 +178,9 @@ def revert(store: Store, manifest: Manifest, running: RunningCluster, journal: J
                 volumes=[*old, *overlays],
                 layers=sorted({*ledger.layers, *manifest.layers}),
             )
-        items = [
-            Frozen(node, domain, overlay, manifest.ram.get(node, ""))
-            for node, domain, overlay in zip(names, ledger.domains, overlays, strict=True)
-        ]
         consoles = {node.name: Path(node.console) for node in running.nodes}
-        with hypervisor.connect() as connection:
-            for item in items:
-                volumes.create_overlay(
-                    connection, ledger.pool, item.overlay, manifest.disks[item.node][-1]
-                )
-        hypervisor.power_off(ledger.domains)
-        freezer.thaw(ledger.pool, items, manifest.xml, consoles, Deadline.after(PATIENCE))
-        if manifest.kind == "disk":
-            ssh.wait_until_answering(
-                config, name, names, Deadline.after(PATIENCE), lambda *_: None, "root"
-            )
-        waking.wake(config, name, names, Deadline.after(PATIENCE))
+        _start(manifest, ledger, overlays, consoles)
+        _meet(manifest, ledger, config)
         with hypervisor.connect() as connection:
             volumes.remove(connection, ledger.pool, old)
         with store.book.locked():

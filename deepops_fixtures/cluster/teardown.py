@@ -61,6 +61,18 @@ def destroy(name: str, book: LedgerBook, journal: Journal) -> None:
         ) from None
 
 
+def destroy_left(ledger: Ledger, book: LedgerBook, journal: Journal) -> None:
+    """Destroy an instance that another process has left, once nothing of its run works on it.
+
+    Does nothing where somebody was quicker; the name may be a new instance's by now. Raises as
+    ``destroy`` does.
+    """
+    with alone(ledger):
+        current = book.read(ledger.name)
+        if current and current.created == ledger.created:
+            destroy(ledger.name, book, journal)
+
+
 def _destroy(ledger: Ledger, book: LedgerBook, journal: Journal) -> None:
     name, store = ledger.name, Store(book)
     try:

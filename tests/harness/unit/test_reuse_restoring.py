@@ -143,3 +143,15 @@ def test_what_a_failed_restore_leaves_behind_ends_the_run(this, both, restored, 
 def test_without_any_nothing_is_restored_and_the_reasons_are_told(this, restored, connection):
     assert this.reuse().restore("up", kept=False) is None
     assert this.said == ["no checkpoint: none of stage 'up' was taken of this cluster yet"]
+
+
+def test_what_somebody_else_has_taken_down_and_made_anew_is_left_alone(
+    this, restored, book, ledger, ended
+):
+    left = ledger("one", owner=ended)
+    book.write(left)
+    teardown.destroy_left(left, book, this.journal)
+    assert restored.destroyed == ["one"]
+    book.write(ledger("one", created=left.created + 5))
+    teardown.destroy_left(left, book, this.journal)
+    assert restored.destroyed == ["one"]
