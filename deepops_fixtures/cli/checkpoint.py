@@ -72,16 +72,17 @@ def list_(as_json: bool) -> None:
         click.echo("No checkpoints. A run with --deepops-reuse auto (the default) takes them.")
         return
     first = Column("checkpoint", no_wrap=True)
-    table = Table(first, "stage", "age", "unused for", "size", "state")
+    short = [Column(name, no_wrap=True) for name in ("stage", "age", "size")]
+    state = Column("state", overflow="fold")
+    table = Table(first, *short, state, box=None, pad_edge=False)
     for row, item in zip(rows, manifests, strict=True):
-        state = f"in use by {row['used_by']}" if row["used_by"] else row["flaw"] or "ready"
+        what = f"in use by {row['used_by']}" if row["used_by"] else row["flaw"] or "ready"
         table.add_row(
             row["id"],
             row["stage"],
             humanize.naturaldelta(item.age),
-            humanize.naturaldelta(_ago(store, item)),
             humanize.naturalsize(row["bytes"], binary=True),
-            state,
+            what,
         )
     Console().print(table)
     budget = humanize.naturalsize(settings.checkpoint_budget * _GIB, binary=True)
