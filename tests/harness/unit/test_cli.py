@@ -95,7 +95,7 @@ def test_the_list_shows_state_and_sum(deepops, keep, book, ledger, connection):
     keep("two-up-123456", "2.img", instance="two")
     book.write(ledger("two"))
     out = deepops("checkpoint", "list")[1]
-    lines = {line.split()[1]: line for line in out.splitlines() if "-123456" in line}
+    lines = {line.split()[0]: line for line in out.splitlines() if "-123456" in line}
     assert "ready" in lines["one-up-123456"]
     assert "in use" in lines["two-up-123456"]
     assert "3.9 KiB of 20.0 GiB in all." in out
