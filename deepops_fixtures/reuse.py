@@ -25,8 +25,6 @@ from deepops_fixtures.inputs import Inputs
 from deepops_fixtures.journal import Journal
 from deepops_fixtures.settings import Settings
 
-_GIB = 1024**3
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -206,7 +204,7 @@ class Reuse:
                 self.store.write(manifest.model_copy(update={"durable": True}))
 
     def _make_room(self, newest: Manifest) -> None:
-        budget = self.settings.checkpoint_budget * _GIB
+        budget = self.settings.checkpoint_bytes
         dropped = []
         try:
             with self.store.book.locked():

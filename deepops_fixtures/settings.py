@@ -124,6 +124,11 @@ class Settings(BaseSettings):
             InitSettingsSource(settings_cls, ini),
         )
 
+    @property
+    def checkpoint_bytes(self) -> int:
+        """The checkpoints' budget in bytes."""
+        return self.checkpoint_budget * 1024**3
+
     @classmethod
     def load(
         cls, options: Mapping[str, Any] | None = None, ini: Mapping[str, Any] | None = None

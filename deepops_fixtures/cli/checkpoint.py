@@ -15,8 +15,6 @@ from deepops_fixtures.cluster.checkpoints import Manifest, Store
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.settings import Settings
 
-_GIB = 1024**3
-
 
 @click.group()
 def checkpoint() -> None:
@@ -61,7 +59,7 @@ def list_(as_json: bool) -> None:
         data = {
             "checkpoints": rows,
             "bytes": total,
-            "budget_bytes": settings.checkpoint_budget * _GIB,
+            "budget_bytes": settings.checkpoint_bytes,
             "set_aside": [{"id": name, "why": why} for name, why in store.rejected],
         }
         click.echo(json.dumps(data, indent=1))
@@ -85,7 +83,7 @@ def list_(as_json: bool) -> None:
             what,
         )
     Console().print(table)
-    budget = humanize.naturalsize(settings.checkpoint_budget * _GIB, binary=True)
+    budget = humanize.naturalsize(settings.checkpoint_bytes, binary=True)
     click.echo(f"{humanize.naturalsize(total, binary=True)} of {budget} in all.")
 
 
@@ -135,7 +133,7 @@ def gc(older_than: float | None, as_json: bool, **options: Any) -> None:
         ]
         left = [text for item in old for text in store.drop(item)]
         gone += [item.id for item in old]
-        gone += [item.id for item in store.make_room(settings.checkpoint_budget * _GIB)]
+        gone += [item.id for item in store.make_room(settings.checkpoint_bytes)]
     _tell(as_json, gone, left)
 
 

@@ -2,7 +2,7 @@
 
 A restored guest wakes up in the second it was frozen: its clock is late, its ssh connections lead
 nowhere, its leases are unknown to the new network. All of that is mended before anybody gets to
-see it. Not for choosing a checkpoint: that is ``rehearsal``.
+see it. Not for choosing a checkpoint: that is ``reuse``.
 """
 
 from __future__ import annotations

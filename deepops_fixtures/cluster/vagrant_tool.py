@@ -1,7 +1,6 @@
 """How Vagrant is pointed at an instance, and how what it and its machines say is read.
 
-python-vagrant knows neither deadlines nor log files, so that ``up`` and ``destroy`` run through
-``proc``.
+python-vagrant knows neither deadlines nor log files, so that ``up`` runs through ``proc``.
 """
 
 from __future__ import annotations
