@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deepops_fixtures import __version__, isolation, reporting, signals
-from deepops_fixtures.cluster.accelerator import choose_accelerator
-from deepops_fixtures.errors import DeepopsError, UsageProblem
+from deepops_fixtures import header, isolation, reporting, signals
+from deepops_fixtures.errors import DeepopsError
 from deepops_fixtures.session import KEY, Session, needs_cluster, remember, session_of
 from deepops_fixtures.settings import Settings, ini_key, option, variable
 from deepops_fixtures.subject import new_run_dir
@@ -81,15 +80,13 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     worker = getattr(config, "workerinput", None)
-    try:
+    with _usage_errors():
         settings = _settings(config)
-        if worker:
-            run_dir, controller = worker[_WORKER_KEY]
-            session = Session(settings, Path(run_dir), worker["workerid"], controller)
-        else:
-            session = Session(settings, new_run_dir(settings))
-    except DeepopsError as error:
-        raise pytest.UsageError(str(error)) from None
+    if worker:
+        run_dir, controller = worker[_WORKER_KEY]
+        session = Session(settings, Path(run_dir), worker["workerid"], controller)
+    else:
+        session = Session(settings, new_run_dir(settings))
     remember(config, session)
     if not getattr(config.option, "hosts", None):
         from deepops_fixtures import fixtures
@@ -124,31 +121,32 @@ def _is_worker(config: pytest.Config) -> bool:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Say what this run would work on, and with which accelerator and why."""
-    session = session_of(config)
-    settings = session.settings
-    lines = [f"deepops-fixtures {__version__}: {_subject(session)}"]
-    if not settings.inventory and not settings.attach:
-        try:
-            lines.append(f"accelerator: {choose_accelerator(settings)}")
-        except UsageProblem as error:
-            lines.append(f"accelerator: {error.message}")
-    return lines
+    """Say what this run would work on. xdist's controller collects nothing, so it says all of it
+    here."""
+    ours = session_of(config)
+    with _usage_errors():
+        return [header.subject(ours), *(header.cluster(ours) if _has_workers(config) else [])]
 
 
-def _subject(session: Session) -> str:
-    settings = session.settings
-    if settings.inventory:
-        return f"existing hosts of {settings.inventory} (nothing is created or destroyed)"
-    if settings.attach:
-        return f"cluster instance '{settings.attach}' (left running)"
-    spec, source = session.spec, session.source
-    assert spec is not None
-    what = f"deployed by {source.playbook.name} ({source.name})" if source else "nothing deployed"
-    return (
-        f"cluster '{spec.name}': {', '.join(spec.nodes)}; {what}; "
-        f"reuse: {settings.reuse}, keep: {settings.keep}"
-    )
+def pytest_report_collectionfinish(
+    config: pytest.Config, items: Sequence[pytest.Item]
+) -> list[str]:
+    """Say what the cluster is, once it is known that a test needs it."""
+    with _usage_errors():
+        return header.cluster(session_of(config)) if any(map(needs_cluster, items)) else []
+
+
+def _has_workers(config: pytest.Config) -> bool:
+    return config.pluginmanager.has_plugin("dsession")
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    """Make pytest's own refusal of ours."""
+    try:
+        yield
+    except DeepopsError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 # -- collection ---------------------------------------------------------------------------
@@ -161,10 +159,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("nodes")
     if marker is None:
         return
-    try:
+    with _usage_errors():
         nodes = session_of(metafunc.config).rehearsal.planned_nodes()
-    except DeepopsError as error:
-        raise pytest.UsageError(str(error)) from None
     names = [node.name for node in nodes if not marker.args or set(marker.args) & set(node.groups)]
     if names:
         metafunc.parametrize("node", names, indirect=True, ids=names)
@@ -180,7 +176,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Skip destructive tests on hosts we did not make; run them after all others elsewhere, late
     ones before."""
     destructive = [item for item in items if isolation.breaks(item)]
-    if destructive and not session_of(config).rehearsal.disposable:
+    with _usage_errors():
+        kept_whole = bool(destructive) and not session_of(config).rehearsal.disposable
+    if kept_whole:
         skip = pytest.mark.skip(reason="destructive, and these hosts are not ours to break")
         for item in destructive:
             item.add_marker(skip)
@@ -203,24 +201,25 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config, ours = session.config, session_of(session.config)
     items = [item for item in session.items if needs_cluster(item)]
     if items:
-        ours.look_at(items)
+        with _usage_errors():
+            ours.look_at(items)
     if _is_worker(config) or config.option.collectonly:
         return
     if not items:
         reporting.without_cluster(config, ours)
         return
     _say_abandoned(config, ours)
-    try:
+    with _usage_errors():
         ours.rehearsal.preflight()
-    except DeepopsError as error:
-        raise pytest.UsageError(str(error)) from None
     _start_live(config, ours)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Under xdist the controller collects nothing, so it follows the run from here."""
     config = session.config
-    if not _is_worker(config) and config.pluginmanager.has_plugin("dsession"):
+    if not _is_worker(config) and _has_workers(config):
+        with _usage_errors():
+            session_of(config).read_request()
         _start_live(config, session_of(config))
 
 

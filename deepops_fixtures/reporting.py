@@ -177,7 +177,7 @@ def remember_outcome(ours: Session, report: pytest.TestReport) -> None:
 
 def _bracketed(nodeid: str, ours: Session) -> str:
     inside = nodeid.rpartition("[")[2].rstrip("]") if nodeid.endswith("]") else ""
-    return inside if ours.spec and inside in ours.spec.nodes else ""
+    return inside if ours.used and ours.spec and inside in ours.spec.nodes else ""
 
 
 def _cause(report: pytest.TestReport) -> str:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deepops_fixtures import subject
 from deepops_fixtures.isolation import Isolation, breaks, wants_pristine
 from deepops_fixtures.records import CheckOutcome, CommandRecord
 from deepops_fixtures.settings import Settings
 
 if TYPE_CHECKING:
     from deepops_fixtures.cluster.running import Nodes, RunningCluster
+    from deepops_fixtures.cluster.topology import ClusterSpec
+    from deepops_fixtures.deploy.sources import PlaybookSource
     from deepops_fixtures.rehearsal import Rehearsal
 
 #: Where a run's session is in the stash of pytest's config.
@@ -63,8 +64,6 @@ class Session:
         self.run_dir = run_dir
         self.worker = worker
         self._controller = controller or os.getpid()
-        self.spec = subject.cluster(settings)
-        self.source = subject.source(settings, self.spec)
         self.commands: list[CommandRecord] = []
         #: How many tests have failed in this process.
         self.failures = 0
@@ -77,6 +76,26 @@ class Session:
         self.versions: dict[str, str] = {}
         #: Whether the HTML report is ours, or the user named a file for it.
         self.own_html = False
+
+    @cached_property
+    def spec(self) -> ClusterSpec | None:
+        """The cluster to rehearse on, None for existing hosts. Raises UsageProblem."""
+        from deepops_fixtures import subject
+
+        return subject.cluster(self.settings)
+
+    @cached_property
+    def source(self) -> PlaybookSource | None:
+        """The playbook to deploy, None when the hosts are checked as they are. Raises
+        UsageProblem."""
+        from deepops_fixtures import subject
+
+        return subject.source(self.settings, self.spec)
+
+    def read_request(self) -> None:
+        """Refuse a cluster that is not there, for a process that collects no tests. Raises
+        UsageProblem."""
+        _known = self.spec, self.source
 
     @cached_property
     def rehearsal(self) -> Rehearsal:

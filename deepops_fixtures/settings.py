@@ -8,18 +8,13 @@ a data file.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import platformdirs
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from deepops_fixtures.errors import UsageProblem
 
@@ -30,10 +25,10 @@ Source = Literal["distro", "none"]
 AcceleratorChoice = Literal["auto", "kvm", "tcg"]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """What a user may set. Durations are seconds, paths are expanded and absolute."""
 
-    model_config = SettingsConfigDict(env_prefix="DEEPOPS_", extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     cluster: str = Field(
         "debian",
@@ -106,24 +101,6 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path | None) -> Path | None:
         return value and value.expanduser().absolute()
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Options over the environment over the ini file."""
-        options = dict(getattr(init_settings, "init_kwargs", {}))
-        ini = options.pop("ini", {})
-        return (
-            InitSettingsSource(settings_cls, options),
-            env_settings,
-            InitSettingsSource(settings_cls, ini),
-        )
-
     @property
     def checkpoint_bytes(self) -> int:
         """The checkpoints' budget in bytes."""
@@ -137,9 +114,14 @@ class Settings(BaseSettings):
 
         Raises UsageProblem that names the setting in all three spellings.
         """
+        environment = {
+            name: os.environ[variable(name)]
+            for name in cls.model_fields
+            if variable(name) in os.environ
+        }
         given = {key: value for key, value in (options or {}).items() if value is not None}
         try:
-            settings = cls(**{"ini": dict(ini or {}), **given})
+            settings = cls(**{**(ini or {}), **environment, **given})
         except ValidationError as error:
             lines = []
             for problem in error.errors():

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from deepops_fixtures.cluster import topology
-from deepops_fixtures.cluster.topology import ClusterSpec
-from deepops_fixtures.deploy import sources
-from deepops_fixtures.deploy.sources import PlaybookSource
 from deepops_fixtures.settings import Settings
+
+if TYPE_CHECKING:
+    from deepops_fixtures.cluster.topology import ClusterSpec
+    from deepops_fixtures.deploy.sources import PlaybookSource
 
 
 def cluster(settings: Settings) -> ClusterSpec | None:
@@ -24,6 +25,8 @@ def cluster(settings: Settings) -> ClusterSpec | None:
         from deepops_fixtures.cluster.ledger import LedgerBook
 
         return LedgerBook(settings.state_dir).get(settings.attach).spec
+    from deepops_fixtures.cluster import topology
+
     return topology.load(settings.cluster)
 
 
@@ -35,6 +38,8 @@ def source(settings: Settings, spec: ClusterSpec | None) -> PlaybookSource | Non
     if spec is None:
         # Existing hosts are never changed: DeepOps was applied to them by somebody else.
         return None
+    from deepops_fixtures.deploy import sources
+
     return sources.find(settings.source, spec.deployment)
 
 

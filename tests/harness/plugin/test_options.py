@@ -48,19 +48,24 @@ def test_the_markers_are_registered_and_described(run):
     assert "@pytest.mark.nodes(*groups):" in text
 
 
-def test_the_header_names_cluster_deployment_and_accelerator(run, pytester):
-    pytester.makepyfile("def test_nothing():\n    pass\n")
-    result = run("--deepops-cluster", "debian")
-    assert (
-        "deployed by slurm-cluster.yml (distro); reuse: auto, keep: never" in result.stdout.str()
-    )
+def test_a_run_that_needs_a_cluster_names_it_with_deployment_and_accelerator(run, pytester):
+    pytester.makepyfile(USES_HOST)
+    result = run("--deepops-cluster", "debian", "--collect-only")
     result.stdout.fnmatch_lines(
         [
-            "deepops-fixtures *: cluster 'debian': virtual-login, virtual-mgmt, virtual-gpu01; *",
+            "deepops-fixtures *: cluster 'debian', reuse: auto, keep: never",
+            "cluster 'debian': virtual-login, virtual-mgmt, virtual-gpu01; deployed by slurm-*",
             "accelerator: tcg (asked for by --deepops-accelerator)",
         ]
     )
     assert result.ret == 0
+
+
+def test_a_run_that_needs_none_is_not_asked_for_one(run, pytester):
+    pytester.makepyfile("def test_nothing():\n    pass\n")
+    result = run("--deepops-cluster", "centaur")
+    assert result.ret == 0
+    assert "accelerator" not in result.stdout.str()
 
 
 def test_a_run_that_needs_no_cluster_makes_nothing(run, pytester):
@@ -87,8 +92,10 @@ def test_collecting_makes_nothing(run, pytester):
 
 def test_a_setting_may_stand_in_the_ini_file(run, pytester):
     pytester.makeini("[pytest]\ndeepops_cluster = tiny\n")
-    pytester.makepyfile("def test_nothing():\n    pass\n")
-    run().stdout.fnmatch_lines(["*cluster 'tiny': virtual-login; nothing deployed*"])
+    pytester.makepyfile(USES_HOST)
+    run("--collect-only").stdout.fnmatch_lines(
+        ["*cluster 'tiny': virtual-login; nothing deployed*"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,6 +115,12 @@ def test_a_setting_may_stand_in_the_ini_file(run, pytester):
 def test_a_bad_request_is_a_usage_error(run, pytester, arguments, said):
     text = refused(pytester, run, *arguments)
     assert said in text
+    assert "Traceback" not in text
+
+
+def test_a_bad_request_is_a_usage_error_under_xdist_too(run, pytester):
+    text = refused(pytester, run, "-n", "2", "--deepops-cluster", "centaur")
+    assert "There is no cluster named 'centaur'" in text
     assert "Traceback" not in text
 
 

@@ -1,0 +1,43 @@
+"""What a run says of itself before the first test: what it works on, and with which accelerator.
+
+Not for what it found: that is ``reporting``.
+"""
+
+from __future__ import annotations
+
+from deepops_fixtures import __version__
+from deepops_fixtures.errors import UsageProblem
+from deepops_fixtures.session import Session
+
+
+def subject(ours: Session) -> str:
+    """Return the line that every run has, read from the settings alone."""
+    return f"deepops-fixtures {__version__}: {_subject(ours)}"
+
+
+def _subject(ours: Session) -> str:
+    settings = ours.settings
+    if settings.inventory:
+        return f"existing hosts of {settings.inventory} (nothing is created or destroyed)"
+    if settings.attach:
+        return f"cluster instance '{settings.attach}' (left running)"
+    return f"cluster '{settings.cluster}', reuse: {settings.reuse}, keep: {settings.keep}"
+
+
+def cluster(ours: Session) -> list[str]:
+    """Return the lines about a cluster that a test needs: its nodes, what is deployed, the
+    accelerator and why. Raises UsageProblem."""
+    settings = ours.settings
+    if settings.inventory or settings.attach:
+        return []
+    from deepops_fixtures.cluster.accelerator import choose_accelerator
+
+    spec, source = ours.spec, ours.source
+    assert spec is not None
+    what = f"deployed by {source.playbook.name} ({source.name})" if source else "nothing deployed"
+    lines = [f"cluster '{spec.name}': {', '.join(spec.nodes)}; {what}"]
+    try:
+        lines.append(f"accelerator: {choose_accelerator(settings)}")
+    except UsageProblem as error:
+        lines.append(f"accelerator: {error.message}")
+    return lines
