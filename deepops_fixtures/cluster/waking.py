@@ -19,11 +19,15 @@ from deepops_fixtures.cluster import ssh
 from deepops_fixtures.errors import ProvisionError, StepTimeout
 from deepops_fixtures.proc import Deadline
 
-#: Sets its clock when it is told the time, and tells what it has made of it. chronyd stands still
-#: until every node has its time: one that asked a node whose clock is still late would set its own
-#: back. A guest without networkd or chrony has nothing to renew there.
-_WAKE = """\
-pkill -STOP -x chronyd
+#: Those who judge other nodes by the clock. They stand still until every node has its time: a
+#: chronyd that asked a node whose clock is still late would set its own back; a slurmctld that
+#: pings one refuses its answer (munge: expired), and counts the silence from before the jump, so
+#: that the node is down at the next ping (slurm.conf: SlurmdTimeout).
+_JUDGES = "chronyd|slurmctld"
+#: Sets its clock when it is told the time, and tells what it has made of it. A guest without
+#: networkd or chrony has nothing to renew there.
+_WAKE = f"""\
+pkill -STOP -x '{_JUDGES}'
 echo ready
 while read -r word value; do
   case $word in
@@ -31,7 +35,7 @@ while read -r word value; do
     go) break ;;
   esac
 done
-pkill -CONT -x chronyd
+pkill -CONT -x '{_JUDGES}'
 (networkctl renew eth0; chronyc -a 'burst 4/4') </dev/null >/dev/null 2>&1 &
 """
 #: Seconds that a clock may be off after it was set, and how often that is tried: on a busy host a
