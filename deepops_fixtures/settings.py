@@ -28,7 +28,7 @@ AcceleratorChoice = Literal["auto", "kvm", "tcg"]
 class Settings(BaseModel):
     """What a user may set. Durations are seconds, paths are expanded and absolute."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, validate_default=True)
 
     cluster: str = Field(
         "debian",
@@ -76,6 +76,21 @@ class Settings(BaseModel):
     accelerator: AcceleratorChoice = Field(
         "auto",
         description="kvm, tcg (emulation), or auto: KVM when a guest really starts under it",
+    )
+    gpu: str = Field(
+        "",
+        description="GPUs of this host to hand through to the GPU nodes: auto (one each), a "
+        "number in all, addresses (0000:08:00.0,0000:0a:00.0), vendor:device (one each; any "
+        "device may be named so), 2x10de:1db1, or none. Where nothing is said, GPUDATA of "
+        "DeepOps' CI counts",
+    )
+    gpu_hide_kvm: bool = Field(
+        False,
+        description="hide from the GPU nodes that they are virtual machines, for drivers that "
+        "refuse to work in one",
+    )
+    gpu_wait: int = Field(
+        600, ge=0, description="seconds to wait for a GPU that another cluster holds"
     )
     up_timeout: int = Field(
         900, ge=30, description="seconds until every virtual machine has to answer"

@@ -56,12 +56,24 @@ def readable(text: str) -> str:
     return re.sub(r"[^\n\t\x20-\x7e\u00a0-\uffff]", "", text).strip()
 
 
+#: What a line of Vagrant's log begins with that says what went wrong, the plainest first.
+_SAID = (
+    re.compile(r"^(Call to \w+ failed: .*|Error while .*|There was an error .*|Timed out .*)"),
+    re.compile(r"^(An error occurred\b(?! while executing multiple).*|Error\b.*)"),
+)
+_TRACE = re.compile(r"^(/\S+\.rb:\d+|from )")
+
+
 def error_sentence(log: Path) -> str:
-    """Return the sentence in which Vagrant says what went wrong, else its last line."""
-    lines = [line.strip() for line in tail(log, 40).splitlines() if line.strip()]
+    """Return the sentence in which Vagrant says what went wrong, else its last line that is no
+    line of a Ruby trace."""
+    lines = [line.strip() for line in tail(log, 200).splitlines()]
+    lines = [line for line in lines if line and not _TRACE.match(line)]
+    for pattern in _SAID:
+        for index, line in enumerate(lines):
+            if pattern.match(line):
+                return " ".join(lines[index : index + 3])[:400]
     for index, line in enumerate(lines):
-        if line.startswith(("Error", "There was an error", "An error occurred", "Timed out")) or (
-            "error" in line.lower() and not line.startswith("==>")
-        ):
+        if "error" in line.lower() and not line.startswith("==>"):
             return " ".join(lines[index : index + 3])[:400]
     return lines[-1] if lines else "it said nothing"

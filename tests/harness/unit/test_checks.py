@@ -59,5 +59,16 @@ def test_vagrants_error_is_found_in_its_output(tmp_path):
     assert error_sentence(tmp_path / "none") == "it said nothing"
 
 
+def test_vagrants_sentence_is_found_above_the_trace_that_follows_it(tmp_path):
+    log = tmp_path / "up.log"
+    log.write_text(
+        "==> virtual-login: An error occurred. The error will be shown after all tasks complete.\n"
+        "An error occurred while executing multiple actions in parallel.\n"
+        "Call to virDomainCreateWithFlags failed: Unable to open file: x.log\n\n"
+        + "/usr/share/gems/vagrant/action/runner.rb:101:in `run'\n" * 60
+    )
+    assert error_sentence(log).startswith("Call to virDomainCreateWithFlags failed: Unable to op")
+
+
 def test_a_console_is_shown_without_terminal_escapes():
     assert readable("\x1b[2J\x1b[1;32mOK\x1b[0m booted\r\n") == "OK booted"

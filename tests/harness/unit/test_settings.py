@@ -24,6 +24,7 @@ def test_paths_are_expanded_and_absolute(monkeypatch, tmp_path):
     settings = Settings.load({"reports": "out", "state_dir": "~/state"})
     assert settings.reports == tmp_path / "out"
     assert settings.state_dir == tmp_path / "home" / "state"
+    assert Settings.load().reports == tmp_path / "reports"
 
 
 @pytest.mark.parametrize(
