@@ -8,6 +8,7 @@ readonly VENV="${DEEPOPS_VENV:-$ROOT/.venv}"
 readonly LOG_DIR="${XDG_CACHE_HOME:-$HOME/.cache}/deepops-fixtures"
 readonly LOG="$LOG_DIR/setup.log"
 readonly LIBVIRT_CONF=/etc/deepops-fixtures/libvirtd.conf
+readonly LEASES=/run/lock/deepops-fixtures
 readonly OS_RELEASE="${DEEPOPS_OS_RELEASE:-/etc/os-release}"
 
 readonly APT_PACKAGES=(
@@ -193,6 +194,15 @@ kvm_device_wrong() {
 
 mend_kvm_device() { as_root chgrp kvm /dev/kvm && as_root chmod 0660 /dev/kvm; }
 
+# Leases of GPUs are files that every user of this host may write. Debian's /run/lock is open to all, that of Red Hat's
+# family to root alone.
+lease_folder_missing() { [[ $FAMILY == dnf && ! -d $LEASES ]]; }
+
+make_lease_folder() {
+  echo "d $LEASES 1777 root root -" | as_root tee /etc/tmpfiles.d/deepops-fixtures.conf >/dev/null
+  as_root install -d -m 1777 "$LEASES"
+}
+
 # -- groups ---------------------------------------------------------------------------------------------------------
 
 missing_groups() {
@@ -276,6 +286,7 @@ main() {
   if [[ -n $missing ]]; then step "Installing packages ($missing)" install_packages; fi
   if kvm_device_wrong; then step "Giving /dev/kvm to group kvm" mend_kvm_device; fi
   if ! libvirt_answers; then step "Starting libvirt" start_libvirt; fi
+  if lease_folder_missing; then step "Making the folder of GPU leases" make_lease_folder; fi
   missing=$(missing_groups | xargs)
   # shellcheck disable=SC2086
   if [[ -n $missing ]]; then step "Adding $USER_NAME to $missing" join_groups $missing; fi

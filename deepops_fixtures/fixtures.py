@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deepops_fixtures import checks
+from deepops_fixtures import checks, facts
 from deepops_fixtures.errors import DeepopsError, StageFailed
 from deepops_fixtures.session import Session, session_of
 
@@ -94,7 +94,7 @@ def mgmt_host(deepops: Nodes) -> testinfra.host.Host:
 @pytest.fixture(scope="session")
 def gpu_hosts(deepops: Nodes) -> list[testinfra.host.Host]:
     """The testinfra hosts that carry GPUs by their name (…gpu…)."""
-    hosts = [node.host for node in deepops if "gpu" in node.name]
+    hosts = [node.host for node in deepops if facts.is_gpu_node(node.name)]
     if not hosts:
         pytest.skip("the cluster has no GPU node")
     return hosts
@@ -111,6 +111,33 @@ def node(request: pytest.FixtureRequest, deepops: Nodes) -> Node:
 def host(node: Node) -> testinfra.host.Host:
     """The testinfra host of ``node``, as root."""
     return node.host
+
+
+@pytest.fixture(scope="session")
+def gpus_seen() -> dict[str, checks.Gpus]:
+    """What was seen of each node's GPUs, by the node's name: each is looked at once."""
+    return {}
+
+
+@pytest.fixture
+def gpus(node: Node, gpus_seen: dict[str, checks.Gpus]) -> checks.Gpus:
+    """The GPUs of ``node``; skips where it has none, and says why."""
+    seen = gpus_seen.setdefault(node.name, checks.Gpus(node))
+    if seen.absent:
+        pytest.skip(seen.absent)
+    return seen
+
+
+@pytest.fixture
+def nvidia_smi(gpus: checks.Gpus) -> checks.NvidiaSmi:
+    """What nvidia-smi says on ``node``."""
+    return gpus.smi
+
+
+@pytest.fixture(scope="session")
+def gpu_census(deepops: Nodes) -> checks.GpuCensus:
+    """How many GPUs Slurm and Kubernetes count on each node."""
+    return checks.GpuCensus(deepops)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from deepops_fixtures import subject
-from deepops_fixtures.cluster import restoring
+from deepops_fixtures.cluster import gpus, restoring
 from deepops_fixtures.cluster.checkpoints import Manifest, Stage, Store
 from deepops_fixtures.cluster.ledger import MARK, LedgerBook, Owner
 from deepops_fixtures.cluster.providers import Provider
@@ -68,6 +68,7 @@ class Rehearsal:
             self.owner,
             self.spec.name if self.spec else "",
             self._inputs,
+            self.provider.lending if isinstance(self.provider, VagrantProvider) else None,
         )
 
     def _plan(self, kept: bool) -> None:
@@ -324,7 +325,9 @@ class Rehearsal:
         name = self.instance
         if keep and name and self.book.read(name):
             with self.book.locked():
-                self.book.update(name, kept=True)
+                ledger = self.book.update(name, kept=True)
+            if ledger.gpus:
+                gpus.host_leases().keep(name)
             return name
         self.provider.down()
         return ""

@@ -29,4 +29,4 @@ def vagrant() -> Path:
 
 def checks() -> list[Path]:
     """Return the folders of the cluster checks that a user runs."""
-    return [root() / "tests" / "slurm", root() / "tests" / "services"]
+    return [root() / "tests" / name for name in ("slurm", "services", "gpu")]

@@ -18,6 +18,7 @@ import humanize
 from deepops_fixtures import inputs as stage_inputs
 from deepops_fixtures.cluster import restoring, taking, teardown
 from deepops_fixtures.cluster.checkpoints import REUSABLE, Manifest, Stage, Store
+from deepops_fixtures.cluster.gpus import Lending
 from deepops_fixtures.cluster.ledger import Owner
 from deepops_fixtures.cluster.running import RunningCluster
 from deepops_fixtures.errors import DeepopsError, UsageProblem
@@ -46,6 +47,7 @@ class Reuse:
         owner: Owner,
         cluster: str,
         make_inputs: Callable[[Stage], Inputs],
+        lending: Lending | None = None,
     ) -> None:
         self.settings = settings
         self.store = store
@@ -54,6 +56,7 @@ class Reuse:
         self.owner = owner
         self.cluster = cluster
         self._make_inputs = make_inputs
+        self._lending = lending
 
     # -- finding ----------------------------------------------------------------------------
 
@@ -145,6 +148,7 @@ class Reuse:
                 owner=self.owner,
                 wait=self.settings.wait,
                 kept=kept,
+                lending=self._lending,
             )
         except (restoring.Unavailable, UsageProblem) as error:
             self.journal.note("up", error.message)

@@ -5,6 +5,13 @@
 >>> slurm.run("hostname", nodes=2)
 """
 
+from deepops_fixtures.checks.gpu_census import GpuCensus, GpuJobs, JobView
+from deepops_fixtures.checks.gpu_probe import CudaView, NvmlView
+from deepops_fixtures.checks.gpu_rules import Verdict
+from deepops_fixtures.checks.gpu_survey import Device, Survey
+from deepops_fixtures.checks.gpus import Gpus
+from deepops_fixtures.checks.nvidia_smi import NvidiaSmi
+from deepops_fixtures.checks.nvidia_smi_data import Gpu, GpuProcess, MigDevice, SmiReport
 from deepops_fixtures.checks.services import Access, Clocks, Munge, Nfs, Rsyslog, Unit, Units
 from deepops_fixtures.checks.slurm import Slurm
 from deepops_fixtures.checks.slurm_data import AccountingRecord, JobInfo, Partition, SlurmNode
@@ -14,14 +21,28 @@ __all__ = [
     "Access",
     "AccountingRecord",
     "Clocks",
+    "CudaView",
+    "Device",
+    "Gpu",
+    "GpuCensus",
+    "GpuJobs",
+    "GpuProcess",
+    "Gpus",
     "JobInfo",
+    "JobView",
+    "MigDevice",
     "Munge",
     "Nfs",
+    "NvidiaSmi",
+    "NvmlView",
     "Partition",
     "Rsyslog",
     "Slurm",
     "SlurmNode",
+    "SmiReport",
+    "Survey",
     "Unit",
     "Units",
+    "Verdict",
     "wait_until",
 ]

@@ -9,7 +9,7 @@ import sys
 import click
 
 from deepops_fixtures import __version__, signals
-from deepops_fixtures.cli import box, checkpoint, life, overview
+from deepops_fixtures.cli import box, checkpoint, doctor, gpu, gpu_prepare, life, overview
 from deepops_fixtures.errors import DeepopsError
 
 
@@ -31,8 +31,16 @@ def cli() -> None:
     """
 
 
-for command in (*life.COMMANDS, *overview.COMMANDS, checkpoint.checkpoint, box.box):
+for command in (
+    *life.COMMANDS,
+    *overview.COMMANDS,
+    checkpoint.checkpoint,
+    box.box,
+    gpu.gpu,
+    doctor.doctor,
+):
     cli.add_command(command)
+gpu.gpu.add_command(gpu_prepare.prepare)
 
 
 def main() -> None:

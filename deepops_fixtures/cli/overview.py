@@ -40,7 +40,11 @@ def _status_of(ledger: Ledger, ledgers: LedgerBook) -> dict[str, Any]:
         "run": str(ledger.run_dir),
         "subnets": ledger.subnets,
         "nodes": {
-            node: {"state": state, "address": addresses.get(node, "")}
+            node: {
+                "state": state,
+                "address": addresses.get(node, ""),
+                "devices": [str(device) for device in ledger.gpus.get(node, [])],
+            }
             for node, state in states.items()
         },
     }
@@ -63,10 +67,9 @@ def _described(item: dict[str, Any]) -> str:
         f"  {age} old, {memory} of memory, {disk} of disk",
     ]
     width = max(map(len, item["nodes"]))
-    lines += [
-        f"  {name.ljust(width)}  {node['state'].ljust(8)}  {node['address']}"
-        for name, node in item["nodes"].items()
-    ]
+    for name, node in item["nodes"].items():
+        lines.append(f"  {name.ljust(width)}  {node['state'].ljust(8)}  {node['address']}")
+        lines += [f"  {' ' * width}  has {device}" for device in node["devices"]]
     return "\n".join(lines)
 
 

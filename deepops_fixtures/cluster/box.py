@@ -50,8 +50,8 @@ class BoxRecipe(BaseModel):
 class Box:
     """One box: its recipe, the name Vagrant knows it by, and where it is cached."""
 
-    def __init__(self, name: str, cache: Path) -> None:
-        folder = resources.vagrant() / "boxes" / name
+    def __init__(self, name: str, cache: Path, recipes: Path | None = None) -> None:
+        folder = (recipes or resources.vagrant() / "boxes") / name
         if not (folder / "box.yml").is_file():
             known = ", ".join(available()) or "none"
             raise UsageProblem(
@@ -211,6 +211,10 @@ class BoxBuilder:
         self.journal = journal
         self.work = box.cache / f"{box.name}.building"
         self.log = box.cache / f"{box.name}-build.log"
+        #: What the new system's first start runs as process 1.
+        self.finish = box.folder / "finish.sh"
+        #: More of mmdebstrap's hooks, run before customize.sh.
+        self.hooks: list[str] = []
 
     def build(self) -> None:
         """Build in a working folder and move the finished box into place; the folder goes in any
@@ -253,7 +257,9 @@ class BoxBuilder:
     def _bootstrap(self) -> None:
         recipe, folder = self.box.recipe, self.box.folder
         script = (folder / "customize.sh").read_text()
-        script = script.replace("@VAGRANT_KEY@", (folder / "vagrant.pub").read_text().strip())
+        if (folder / "vagrant.pub").exists():
+            key = (folder / "vagrant.pub").read_text().strip()
+            script = script.replace("@VAGRANT_KEY@", key)
         (self.work / "customize.sh").write_text(script)
         options = [f"--dpkgopt=path-exclude={path}" for path in recipe.path_exclude]
         options += [f"--dpkgopt=path-include={path}" for path in recipe.path_include]
@@ -275,7 +281,8 @@ class BoxBuilder:
                 "--dpkgopt=force-unsafe-io",
                 *options,
                 f"--customize-hook=copy-in {self.work / 'customize.sh'} /",
-                f"--customize-hook=copy-in {folder / 'finish.sh'} /",
+                f"--customize-hook=copy-in {self.finish} /",
+                *(f"--customize-hook={hook}" for hook in self.hooks),
                 '--customize-hook=chroot "$1" sh /customize.sh',
                 '--customize-hook=rm -f "$1/customize.sh"',
                 recipe.suite,

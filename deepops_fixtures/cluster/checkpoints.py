@@ -22,7 +22,13 @@ from pydantic import BaseModel, ConfigDict
 
 from deepops_fixtures import inputs as stage_inputs
 from deepops_fixtures.cluster import hypervisor, volumes
-from deepops_fixtures.cluster.ledger import Lease, Ledger, LedgerBook, write_whole
+from deepops_fixtures.cluster.ledger import (
+    HandedThrough,
+    Lease,
+    Ledger,
+    LedgerBook,
+    write_whole,
+)
 from deepops_fixtures.cluster.running import RunningCluster
 from deepops_fixtures.cluster.topology import ClusterSpec
 from deepops_fixtures.cluster.volumes import Signature
@@ -68,6 +74,8 @@ class Manifest(BaseModel):
     signatures: dict[str, Signature]
     running: RunningCluster
     boot: str
+    #: Node → the devices of this host that its guest knows: it comes back with these or never.
+    gpus: dict[str, list[HandedThrough]] = {}
     #: Whether all of it was seen written to the disk: only then is it trusted after a reboot.
     durable: bool = False
 

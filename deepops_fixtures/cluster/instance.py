@@ -164,6 +164,7 @@ def write_data(
     box: Box | None,
     accelerator: str,
     boot_timeout: int,
+    hide_kvm: bool = False,
 ) -> Path:
     """Write the file that the Vagrantfile reads, make the key and the console files; return the
     file's path."""
@@ -187,6 +188,7 @@ def write_data(
                 "memory": spec.memory,
                 "disk": spec.disk,
                 "console": str(console),
+                "pci": [_address(item.bdf) for item in ledger.gpus.get(name, [])],
             }
         )
     path = folder / "instance.json"
@@ -198,6 +200,7 @@ def write_data(
         "private_key": str(key),
         "first_key": str(first_key()),
         "accelerator": accelerator,
+        "hide_kvm": hide_kvm,
         "domain_prefix": ledger.domain_prefix,
         "pool": ledger.pool,
         "network": ledger.networks[0],
@@ -209,3 +212,11 @@ def write_data(
     }
     path.write_text(json.dumps(data, indent=1))
     return path
+
+
+def _address(bdf: str) -> dict[str, str]:
+    """Return a PCI address in the parts that the Vagrantfile hands to libvirt."""
+    domain, bus, rest = bdf.split(":")
+    slot, function = rest.split(".")
+    parts = {"domain": domain, "bus": bus, "slot": slot, "function": function}
+    return {key: f"0x{value}" for key, value in parts.items()}

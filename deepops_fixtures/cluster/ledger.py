@@ -96,6 +96,23 @@ class Lease(BaseModel):
     address: str
 
 
+class HandedThrough(BaseModel):
+    """A PCI function of this host that a guest has for itself."""
+
+    model_config = ConfigDict(frozen=True)
+    #: 'domain:bus:slot.function'.
+    bdf: str
+    #: 'vendor:device'.
+    id: str
+    name: str
+    iommu_group: int
+    #: The driver it had on this host, and has again once the guest is gone ('' for none).
+    driver: str
+
+    def __str__(self) -> str:
+        return f"{self.name} [{self.id}] at {self.bdf}"
+
+
 class Ledger(BaseModel):
     """Everything one instance owns on this host."""
 
@@ -118,6 +135,8 @@ class Ledger(BaseModel):
     leases: list[Lease] = []
     #: 'kvm' or 'tcg'.
     accelerator: str = "tcg"
+    #: Node → the devices of this host that are leased for it; the lease ends when each is back.
+    gpus: dict[str, list[HandedThrough]] = {}
     #: Frozen volumes of checkpoints that the instance's disks stand on; they are not its own.
     layers: list[str] = []
     #: The checkpoint it was restored from ('' when it was made from the box).

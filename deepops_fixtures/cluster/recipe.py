@@ -34,8 +34,11 @@ _CODE = (
 )
 
 
-def up_inputs(spec: ClusterSpec, box: Box | None, accelerator: str) -> Inputs:
-    """Return the inputs of stage 'up': box, cluster file, Vagrantfile, our code, this host."""
+def up_inputs(
+    spec: ClusterSpec, box: Box | None, accelerator: str, gpu: dict[str, str] | None = None
+) -> Inputs:
+    """Return the inputs of stage 'up': box, cluster file, Vagrantfile, our code, this host, and
+    what was asked of its GPUs where anything was."""
     here = Path(__file__).resolve().parent
     code = [(here / name).resolve() for name in _CODE]
     vagrant = resources.vagrant()
@@ -49,6 +52,7 @@ def up_inputs(spec: ClusterSpec, box: Box | None, accelerator: str) -> Inputs:
         "vagrant": {**files, **inputs.of_files(vagrant, [vagrant / "identity.sh"])},
         "harness": inputs.of_files(here.parent, code),
         "host": _host(accelerator),
+        **({"gpu": gpu} if gpu else {}),
     }
 
 

@@ -13,7 +13,16 @@ import shutil
 import time
 from pathlib import Path
 
-from deepops_fixtures.cluster import capacity, freezer, hypervisor, networks, ssh, volumes, waking
+from deepops_fixtures.cluster import (
+    capacity,
+    freezer,
+    gpus,
+    hypervisor,
+    networks,
+    ssh,
+    volumes,
+    waking,
+)
 from deepops_fixtures.cluster.checkpoints import Manifest, Store
 from deepops_fixtures.cluster.freezer import Frozen
 from deepops_fixtures.cluster.ledger import Ledger, Owner
@@ -57,6 +66,7 @@ def restore(
     owner: Owner,
     wait: float,
     kept: bool,
+    lending: gpus.Lending | None = None,
 ) -> RunningCluster:
     """Bring the instance of a checkpoint back.
 
@@ -64,6 +74,8 @@ def restore(
     the instance's ledger names what has to go.
     """
     ledger = _reserve(store, manifest, run_dir, journal, owner, wait, kept)
+    if lending:
+        ledger = _lend(store, manifest, ledger, lending)
     (run_dir / "instance").write_text(ledger.name)
     count = len(manifest.spec.nodes)
     consoles = _consoles(run_dir, list(manifest.spec.nodes))
@@ -76,6 +88,7 @@ def restore(
     config = _write_ssh_config(store, manifest, ledger)
     with journal.step("up", "setting the clocks"):
         _meet(manifest, ledger, config)
+    gpus.look_for(ledger, config, Deadline.after(PATIENCE))
     running = _described(manifest, run_dir, folder)
     store.book.update(ledger.name, state=manifest.stage if manifest.stage != "here" else "up")
     (folder / "cluster.json").write_text(running.model_dump_json(indent=1))
@@ -124,6 +137,16 @@ def _reserve(
 
     accelerator = manifest.running.accelerator
     return capacity.reserve(manifest.spec, accelerator, store.book, journal, wait, reserve)
+
+
+def _lend(store: Store, manifest: Manifest, ledger: Ledger, lending: gpus.Lending) -> Ledger:
+    """Lease the devices that the guests know; where they are not free nothing was made yet."""
+    try:
+        return lending.lend_again(ledger, manifest.gpus)
+    except DeepopsError as error:
+        with store.book.locked():
+            store.book.forget(ledger.name)
+        raise Unavailable(f"Checkpoint '{manifest.id}' cannot be used: {error.message}") from None
 
 
 def _start(

@@ -39,6 +39,8 @@ class NodeData(BaseModel):
     root_login: bool = False
     #: File that records the serial console ('' when there is none).
     console: str = ""
+    #: Devices of the host that the node has for itself, 'name [vendor:device] at BDF' each.
+    devices: list[str] = []
 
 
 class RunningCluster(BaseModel):

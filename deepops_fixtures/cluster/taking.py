@@ -155,6 +155,7 @@ def _manifest(
         signatures=signatures,
         running=running,
         boot=boot_id(),
+        gpus=ledger.gpus,
     )
 
 

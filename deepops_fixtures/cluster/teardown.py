@@ -14,7 +14,7 @@ import psutil
 from fasteners import InterProcessReaderWriterLock
 from filelock import FileLock, Timeout
 
-from deepops_fixtures.cluster import hypervisor, ssh
+from deepops_fixtures.cluster import gpus, hypervisor, ssh
 from deepops_fixtures.cluster.checkpoints import Store
 from deepops_fixtures.cluster.ledger import Ledger, LedgerBook
 from deepops_fixtures.errors import DeepopsError, LeakError
@@ -82,6 +82,7 @@ def _destroy(ledger: Ledger, book: LedgerBook, journal: Journal) -> None:
             store.forget_private(ledger)
             problems = hypervisor.remove(ledger, store.own_volumes(ledger))
             hypervisor.end_marked_processes(name)
+        gpus.give_back(ledger, journal)
     except KeyboardInterrupt:
         left = left_behind(ledger, store)
         what = "\n".join(left) if left else "nothing; the ledger alone is left"

@@ -105,6 +105,11 @@ class ClusterSpec(BaseModel):
         return [name for name, node in self.nodes.items() if group in node.groups]
 
     @property
+    def gpu_nodes(self) -> list[str]:
+        """The names of the nodes that GPUs are handed through to, in the file's order."""
+        return [name for name in self.nodes if facts.is_gpu_node(name)]
+
+    @property
     def memory(self) -> int:
         """MiB of RAM that all nodes take together."""
         return sum(node.memory for node in self.nodes.values())

@@ -94,6 +94,7 @@ def collect(
         "accelerator": f"{running.accelerator}: {running.accelerator_reason}"
         if running and running.accelerator
         else "",
+        "devices handed through": _devices(running),
         "hypervisor": _hypervisor() if running and running.provider == "vagrant" else "",
         "Vagrant": _said(["vagrant", "--version"]).removeprefix("Vagrant ")
         if running and running.provider == "vagrant"
@@ -106,6 +107,11 @@ def collect(
         "host": _host(),
     }
     return {key: value for key, value in facts.items() if value}
+
+
+def _devices(running: RunningCluster | None) -> str:
+    nodes = [node for node in running.nodes if node.devices] if running else []
+    return "; ".join(f"{node.name}: {', '.join(node.devices)}" for node in nodes)
 
 
 def _has(name: str) -> bool:

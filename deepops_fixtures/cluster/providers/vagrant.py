@@ -16,6 +16,7 @@ from deepops_fixtures import resources
 from deepops_fixtures.cluster import (
     base_image,
     capacity,
+    gpus,
     hypervisor,
     instance,
     inventory_file,
@@ -71,6 +72,9 @@ class VagrantProvider:
         self.kept = kept
         self.book = LedgerBook(settings.state_dir)
         self.ledger: Ledger | None = None
+        self.lending = gpus.Lending(
+            gpus.requested(settings), spec, self.book, journal, settings.gpu_wait
+        )
 
     # -- before anything is created ---------------------------------------------------------
 
@@ -83,6 +87,7 @@ class VagrantProvider:
         capacity.check(self.spec, self.verdict().kind, self.book)
         instance.choose_name(self.spec, self.settings.name, self.book)
         instance.choose_subnets(self.spec, self.book)
+        gpus.refuse(self.lending.request, self.spec)
 
     def _box(self) -> Box | None:
         """Return our own box, or None for one that Vagrant already has. Raises UsageProblem for
@@ -101,7 +106,11 @@ class VagrantProvider:
 
     def inputs(self) -> Inputs:
         """Return everything that decides how these machines look when they are up."""
-        return recipe.up_inputs(self.spec, self._box(), self.verdict().kind)
+        asked = self.lending.request.text
+        handed = {"asked for": asked, "KVM hidden": str(self.settings.gpu_hide_kvm)}
+        return recipe.up_inputs(
+            self.spec, self._box(), self.verdict().kind, handed if asked else {}
+        )
 
     def verdict(self) -> Verdict:
         """Return which accelerator the machines will use, and why."""
@@ -129,6 +138,7 @@ class VagrantProvider:
         )
         folder = self.book.path(self.ledger.name)
         (self.run_dir / "instance").write_text(self.ledger.name)
+        self.ledger = self.lending.lend(self.ledger)
         instance.write_data(
             self.ledger,
             folder,
@@ -136,6 +146,7 @@ class VagrantProvider:
             box=box,
             accelerator=verdict.kind,
             boot_timeout=self.settings.boot_timeout,
+            hide_kvm=self.settings.gpu_hide_kvm,
         )
         deadline = Deadline.after(self.settings.up_timeout)
         try:
@@ -222,6 +233,7 @@ class VagrantProvider:
         ssh.wait_until_answering(
             config, self.ledger.name, names, deadline, lambda *_: None, "root"
         )
+        gpus.look_for(self.ledger, config, deadline)
         nodes = [
             NodeData(
                 name=name,
@@ -229,6 +241,7 @@ class VagrantProvider:
                 address=own[name],
                 root_login=True,
                 console=str(self.run_dir / "consoles" / f"{name}.log"),
+                devices=[str(item) for item in self.ledger.gpus.get(name, [])],
             )
             for name, spec in self.spec.nodes.items()
         ]
@@ -276,6 +289,7 @@ class VagrantProvider:
         name = self._instance_name()
         if name and self.book.read(name):
             teardown.destroy(name, self.book, self.journal)
+        self.lending.close()
 
     def _instance_name(self) -> str:
         if self.ledger:

@@ -115,3 +115,33 @@ def both(keep: Callable[..., Manifest]) -> tuple[Manifest, Manifest]:
     up = keep("one-up", "1.img", inputs=MACHINES, created=1000.0)
     deployed = keep("one-deployed", "1.img", "2.img", stage="deployed", inputs=DEPLOYED)
     return up, deployed
+
+
+@pytest.fixture
+def deepops(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    connection: Connection,
+) -> Callable[..., tuple[int, str, str]]:
+    """Return a function that runs deepops-virtual; it gives status, output and error output."""
+    from deepops_fixtures import cli
+
+    monkeypatch.setenv("DEEPOPS_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("DEEPOPS_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("DEEPOPS_ACCELERATOR", "tcg")
+    # The signals are those of the pytest that runs this.
+    monkeypatch.setattr(cli.signals, "install", lambda: None)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["deepops-virtual", *words])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = end.code
+        said = capsys.readouterr()
+        assert "Traceback" not in said.out + said.err
+        return status, said.out, said.err
+
+    return run

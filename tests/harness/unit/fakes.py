@@ -109,6 +109,9 @@ class Domain:
     def name(self) -> str:
         return self._name
 
+    def isActive(self) -> bool:
+        return True
+
     def XMLDesc(self, _flags: int) -> str:
         return f"<domain><name>{self._name}</name></domain>"
 

@@ -65,7 +65,8 @@ def test_vagrants_sentence_is_found_above_the_trace_that_follows_it(tmp_path):
         "==> virtual-login: An error occurred. The error will be shown after all tasks complete.\n"
         "An error occurred while executing multiple actions in parallel.\n"
         "Call to virDomainCreateWithFlags failed: Unable to open file: x.log\n\n"
-        + "/usr/share/gems/vagrant/action/runner.rb:101:in `run'\n" * 60
+        + "/usr/share/gems/vagrant/action/runner.rb:101:in `run'\n"
+        * 60
     )
     assert error_sentence(log).startswith("Call to virDomainCreateWithFlags failed: Unable to op")
 

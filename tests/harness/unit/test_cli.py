@@ -1,36 +1,10 @@
 """deepops-virtual: what it says and with which status it ends; libvirt is one in memory."""
 
 import json
-import sys
 import threading
 import time
 
 import pytest
-
-from deepops_fixtures import cli
-
-
-@pytest.fixture
-def deepops(tmp_path, monkeypatch, capsys, connection):
-    """Return a function that runs deepops-virtual; it gives status, output and error output."""
-    monkeypatch.setenv("DEEPOPS_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setenv("DEEPOPS_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("DEEPOPS_ACCELERATOR", "tcg")
-    # The signals are those of the pytest that runs this.
-    monkeypatch.setattr(cli.signals, "install", lambda: None)
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["deepops-virtual", *words])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            status = end.code
-        said = capsys.readouterr()
-        assert "Traceback" not in said.out + said.err
-        return status, said.out, said.err
-
-    return run
 
 
 @pytest.fixture
@@ -174,7 +148,7 @@ def test_status_tells_a_script_what_each_cluster_takes_and_whose_it_is(
     assert (status, data["unreadable"]) == (0, [])
     assert (one["memory_bytes"], one["disk_bytes"]) == (0, 730)
     assert (one["abandoned"], one["owner"]["alive"]) == (True, False)
-    assert one["nodes"] == {"virtual-login": {"state": "absent", "address": ""}}
+    assert one["nodes"] == {"virtual-login": {"state": "absent", "address": "", "devices": []}}
 
 
 def test_a_checkpoints_disks_are_not_counted_as_the_clusters(

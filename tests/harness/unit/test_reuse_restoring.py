@@ -16,7 +16,7 @@ class Restoring:
         self.tried, self.destroyed, self.fails = [], [], {}
         self._book, self._ledger = book, ledger
 
-    def restore(self, _store, manifest, run_dir, _journal, *, owner, wait, kept):
+    def restore(self, _store, manifest, run_dir, _journal, *, owner, wait, kept, lending):
         self.tried.append(manifest.id)
         error = self.fails.get(manifest.id)
         if not error:

@@ -1,0 +1,89 @@
+"""Which device IDs a host may be prepared for: vfio-pci takes every device of an ID at boot.
+
+Nothing is asked about IOMMU groups, which are not there before the host is prepared; whether a
+single device may be handed through now is decided in `candidates`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from deepops_fixtures.errors import UsageProblem
+from deepops_fixtures.passthrough.host_use import HostUse
+from deepops_fixtures.passthrough.pci import Bdf, Host, PciDevice, device_id
+
+
+def wanted_ids(host: Host, devices: Iterable[str]) -> tuple[str, ...]:
+    """Return these vendor:device IDs, once each.
+
+    vfio-pci takes every device of an ID, so an ID is refused when any device of it is one that
+    this host needs. Raises UsageProblem.
+    """
+    found: dict[str, None] = {}
+    for text in devices:
+        bdf = Bdf.match(text)
+        if bdf:
+            at = host.devices.get(bdf)
+            example = at.id if at else "10de:1db1"
+            raise UsageProblem(
+                f"'{text}' is an address; a host is prepared for all devices of a vendor:device "
+                "ID.",
+                hint=f"--device {example} (deepops-virtual gpu list shows IDs)",
+            )
+        found[device_id(text)] = None
+    if not found:
+        raise UsageProblem(
+            "No device was named.", hint="deepops-virtual gpu prepare --device 10de:1db1"
+        )
+    use = HostUse(host)
+    for wanted in found:
+        matches = host.with_id(wanted)
+        if not matches:
+            raise UsageProblem(
+                f"This host has no device '{wanted}'.", hint="deepops-virtual gpu list"
+            )
+        for item in matches:
+            reason = _needed(item, use)
+            if reason:
+                raise UsageProblem(
+                    f"'{wanted}' is refused: {_which(item, matches)} {reason}, and vfio-pci takes "
+                    "every device of an ID at boot.",
+                    hint="leave this ID out; 'deepops-virtual gpu bind' moves single devices",
+                )
+    return tuple(found)
+
+
+def _which(item: PciDevice, matches: Sequence[PciDevice]) -> str:
+    return f"'{item.bdf}'" if len(matches) == 1 else f"'{item.bdf}', one of {len(matches)},"
+
+
+def _needed(item: PciDevice, use: HostUse) -> str:
+    """Return what this host needs a device for, '' when it can do without."""
+    if item.is_bridge:
+        return "is a PCI bridge, which stays with the host"
+    if item.boot_vga:
+        return "is the boot display"
+    for place in use.file_systems.get(item.bdf, ()):
+        return "is the controller of " + (
+            "the root disk" if place == "/" else f"the file system at '{place}'"
+        )
+    for interface in use.default_routes.get(item.bdf, ()):
+        return f"is the network card of the default route ('{interface}')"
+    if use.root_is_unknown and item.class_code >> 16 == 0x01:
+        return "may be the controller of the root disk, which cannot be told here"
+    return ""
+
+
+def companions(host: Host, ids: Sequence[str]) -> tuple[str, ...]:
+    """Return notes on devices that go along with a wanted one and have another ID."""
+    found: dict[str, PciDevice] = {}
+    for item in (device for wanted in ids for device in host.with_id(wanted)):
+        group = host.groups.get(item.iommu_group, ()) if item.iommu_group is not None else ()
+        for other in (*host.functions(item), *group):
+            if other.id not in ids and not other.is_bridge:
+                found.setdefault(other.id, other)
+    return tuple(
+        f"'{item.bdf}' ({item.class_name}) goes to a guest together with what was named: add "
+        f"--device {name} unless vfio-pci has it otherwise."
+        for name, item in found.items()
+    )

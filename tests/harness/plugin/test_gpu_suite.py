@@ -1,0 +1,65 @@
+"""The checks of GPUs as a user runs them: what passes, what fails, what is skipped with which
+reason. The nodes' GPUs answer from a table."""
+
+import shutil
+
+import pytest
+
+CONFTEST = """
+import pytest
+
+from deepops_fixtures.checks import Gpus
+from tests.harness.unit.gpu_hosts import Reply, healthy, survey
+from tests.harness.unit.smi_documents import Card
+
+@pytest.fixture(scope="session")
+def gpus_seen():
+    one = {one}
+    two = healthy(survey=Reply(survey((), driver="none")))
+    one.name, two.name = "one", "two"
+    return {{"one": Gpus(one), "two": Gpus(two)}}
+"""
+
+
+@pytest.fixture
+def gpu_suite(run, pytester, inventory, project, monkeypatch):
+    """Return a function that runs tests/gpu on two nodes: 'one' has these GPUs, 'two' has none."""
+    shutil.copytree(project / "tests" / "gpu", pytester.path / "gpu")
+    monkeypatch.setenv("PYTHONPATH", str(project))
+
+    def suite(one: str) -> pytest.RunResult:
+        pytester.makeconftest(CONFTEST.format(one=one))
+        return run("gpu", "--import-mode=importlib", "--deepops-inventory", inventory, "-rs")
+
+    return suite
+
+
+def test_a_healthy_node_is_green_and_a_node_without_gpu_is_skipped_with_the_reason(gpu_suite):
+    result = gpu_suite("healthy(Card(), Card(bus='08', uuid='GPU-2'))")
+    # On 'one' MIG (twice) and the fabric are not there to be judged.
+    result.assert_outcomes(passed=15, skipped=3 + 18 + 3)
+    result.stdout.fnmatch_lines(
+        [
+            "*two: node 'two' has no NVIDIA device in sysfs",
+            "*one: GPU 0 (0000:07:00.0, Tesla V100-SXM2-16GB) is in no NVLink fabric*",
+        ]
+    )
+
+
+def test_a_gpu_without_driver_fails_once_and_skips_the_rest(gpu_suite):
+    result = gpu_suite("healthy(survey=Reply(survey((Card(),), driver='none')))")
+    result.assert_outcomes(passed=1, failed=1, skipped=16 + 18 + 3)
+    result.stdout.fnmatch_lines(
+        [
+            "*one: GPU 0000:07:00.0 [[]10de:1db1[]] has no driver; the kernel module 'nvidia' is*",
+            "*the GPUs cannot be asked: one: GPU 0000:07:00.0 [[]10de:1db1[]] has no driver*",
+        ]
+    )
+
+
+def test_a_sick_gpu_fails_its_own_check_alone(gpu_suite):
+    result = gpu_suite("healthy(Card(remap_failure='Yes'))")
+    assert result.parseoutcomes()["failed"] == 1
+    result.stdout.fnmatch_lines(
+        ["*one: GPU 0 (0000:07:00.0, Tesla V100-SXM2-16GB) could not remap a bad row*"]
+    )

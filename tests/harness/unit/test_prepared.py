@@ -1,0 +1,433 @@
+"""A preparation carried out, killed at every step, gone on with, and taken back byte for byte."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deepops_fixtures.errors import DeepopsError, UsageProblem
+from deepops_fixtures.passthrough import backup, prepared
+from deepops_fixtures.passthrough.pci import Host
+from tests.harness.unit import pci_trees
+from tests.harness.unit.pci_trees import NVSWITCH, V100, HostTree
+
+GRUB = "GRUB_CMDLINE_LINUX_DEFAULT"
+Snapshot = dict[str, tuple[bytes, int, int, int]]
+
+
+class Programs:
+    """Runs nothing; notes what it was asked to run, and fails what it is told to."""
+
+    def __init__(self, *failing: str) -> None:
+        self.failing = failing
+        self.ran: list[str] = []
+
+    def __call__(self, argv: tuple[str, ...], log: Path) -> int:
+        self.ran.append(" ".join(argv))
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(f"$ {argv[0]}\nno space left\n")
+        return 1 if argv[0] in self.failing else 0
+
+
+@pytest.fixture(autouse=True)
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was asked to be on the disk, in order; a busy disk takes its time, and no test here
+    cuts the power."""
+    found: list[str] = []
+
+    def sync(descriptor: int) -> None:
+        found.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    return found
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> HostTree:
+    """A Debian host that was never prepared, with files of odd modes and bytes."""
+    tree = pci_trees.no_iommu(HostTree(tmp_path / "host"))
+    tree.file("/etc/default/grub", f'{GRUB}="quiet"')
+    tree.file("/proc/sys/kernel/random/boot_id", "first\n")
+    (tree.root / "etc/modules").write_bytes(b"# Gr\xfc\xdfe\nloop")
+    (tree.root / "etc/modules").chmod(0o640)
+    (tree.root / "etc/modprobe.d").mkdir()
+    return tree
+
+
+@pytest.fixture
+def rhel(tree: HostTree) -> HostTree:
+    """The same host of the RHEL family."""
+    (tree.root / "etc/modules").unlink()
+    tree.file("/boot/loader/entries/abc-5.14.0.x86_64.conf", "options ro quiet\n")
+    tree.file("/etc/default/grub", 'GRUB_CMDLINE_LINUX="quiet"\n')
+    return tree.os_release("rocky", "rhel centos fedora", "9.4")
+
+
+def snapshot(tree: HostTree) -> Snapshot:
+    """Every file below /etc, with mode and owner, and every folder."""
+    found: Snapshot = {}
+    for path in sorted((tree.root / "etc").rglob("*")):
+        status = path.stat()
+        data = path.read_bytes() if path.is_file() else b""
+        found[str(path)] = (data, status.st_mode, status.st_uid, status.st_gid)
+    return found
+
+
+def apply(tree: HostTree, *devices: str, run: Programs | None = None) -> prepared.Outcome:
+    return prepared.apply(Host(tree.root), devices or (V100,), run=run or Programs())
+
+
+def undo(tree: HostTree, run: Programs | None = None, force: bool = False) -> prepared.Outcome:
+    return prepared.undo(Host(tree.root), run=run or Programs(), force=force)
+
+
+def state(tree: HostTree) -> prepared.Prepared:
+    return prepared.state(Host(tree.root))
+
+
+# -- there and back -----------------------------------------------------------------------------
+
+
+def test_apply_changes_the_files_runs_the_commands_and_says_that_a_reboot_is_due(tree):
+    run = Programs()
+    outcome = apply(tree, run=run)
+    assert (outcome.changed, outcome.state, outcome.reboot_due) == (True, "applied", True)
+    assert run.ran == ["update-grub", "update-initramfs -u -k all"]
+    assert b'quiet intel_iommu=on iommu=pt"' in (tree.root / "etc/default/grub").read_bytes()
+    assert not list((tree.root / "etc").rglob("*deepops-partial"))
+
+
+def test_the_manifest_is_on_the_disk_before_the_first_file_changes(tree, synced, monkeypatch):
+    replace, seen = Path.replace, []
+
+    def watched(source: Path, target: Path) -> Path:
+        seen.append((target.name, [Path(name).name for name in synced]))
+        return replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    apply(tree)
+    assert seen[0] == ("manifest.json", [".manifest.json.deepops-partial"])
+    name, before = seen[1]
+    assert name == "modules"
+    assert before[1:] == ["passthrough", ".modules.deepops-partial"]
+
+
+def test_mode_and_owner_of_an_edited_file_stay(tree):
+    place = tree.root / "etc/modules"
+    if os.geteuid() == 0:
+        os.chown(place, 12, 34)
+    before = place.stat()
+    apply(tree)
+    after = place.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (
+        before.st_mode,
+        before.st_uid,
+        before.st_gid,
+    )
+    assert (tree.root / "etc/modprobe.d/vfio.conf").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_second_apply_changes_nothing_and_runs_nothing(tree):
+    apply(tree)
+    before, run = snapshot(tree), Programs()
+    outcome = apply(tree, run=run)
+    assert (outcome.changed, outcome.files, outcome.commands, run.ran) == (False, (), (), [])
+    assert (outcome.state, snapshot(tree)) == ("applied", before)
+
+
+def test_undo_puts_back_every_byte_mode_owner_and_absence(tree):
+    before, run = snapshot(tree), Programs()
+    apply(tree)
+    outcome = undo(tree, run)
+    assert snapshot(tree) == before
+    assert run.ran == ["update-initramfs -u -k all", "update-grub"]
+    assert (outcome.changed, outcome.state, outcome.reboot_due) == (True, "none", True)
+    assert {item.path: item.action for item in outcome.files}["/etc/modprobe.d/vfio.conf"] == (
+        "remove"
+    )
+    assert state(tree).state == "none"
+
+
+def test_nothing_to_undo_is_no_error(tree):
+    run = Programs()
+    assert (undo(tree, run).changed, run.ran) == (False, [])
+
+
+def test_more_devices_later_and_undo_still_goes_back_to_the_first(tree):
+    pci_trees.gpu(tree, "0000:a0:00.0", device_id=NVSWITCH, group=None)
+    before = snapshot(tree)
+    apply(tree)
+    outcome = apply(tree, NVSWITCH)
+    text = (tree.root / "etc/modprobe.d/vfio.conf").read_text()
+    assert "ids=10de:1db1,10de:1ac1\n" in text
+    assert [item.path for item in outcome.files] == ["/etc/modprobe.d/vfio.conf"]
+    assert state(tree).ids == (V100, NVSWITCH)
+    undo(tree)
+    assert snapshot(tree) == before
+
+
+def test_the_reboot_is_due_until_the_host_was_started_anew(tree):
+    apply(tree)
+    assert state(tree).reboot_due
+    tree.file("/proc/sys/kernel/random/boot_id", "second\n")
+    assert (state(tree).state, state(tree).reboot_due) == ("applied", False)
+
+
+def test_a_host_made_ready_by_hand_is_ready_when_it_was_started_like_that(tree):
+    apply(tree)
+    (tree.root / backup.MANIFEST.lstrip("/")).unlink()
+    tree.cmdline("quiet")
+    assert apply(tree).reboot_due
+    tree.cmdline("intel_iommu=on", "iommu=pt")
+    outcome = apply(tree)
+    assert (outcome.changed, outcome.state, outcome.reboot_due) == (False, "applied", False)
+
+
+def test_without_a_runner_the_commands_are_left_to_that_system(tree):
+    outcome = prepared.apply(Host(tree.root), [V100], run=None)
+    assert [item.argv[0] for item in outcome.commands] == ["update-grub", "update-initramfs"]
+    assert state(tree).state == "applied"
+
+
+# -- the RHEL family ----------------------------------------------------------------------------
+
+
+def test_grubby_is_run_once_and_taken_back(rhel):
+    before, run = snapshot(rhel), Programs()
+    apply(rhel, run=run)
+    # These entries are as they were: only the manifest knows that grubby was run.
+    assert apply(rhel, run=Programs("grubby")).changed is False
+    undo(rhel, run)
+    assert run.ran == [
+        "grubby --update-kernel=ALL --args=intel_iommu=on iommu=pt",
+        "dracut -f --regenerate-all",
+        "dracut -f --regenerate-all",
+        "grubby --update-kernel=ALL --remove-args=intel_iommu iommu",
+    ]
+    assert snapshot(rhel) == before
+
+
+def grubby_writes(tree: HostTree) -> Programs:
+    class Grubby(Programs):
+        def __call__(self, argv: tuple[str, ...], log: Path) -> int:
+            if argv[0] == "grubby":
+                tree.file("/etc/default/grub", f'GRUB_CMDLINE_LINUX="{argv[-1]}"\n')
+            return super().__call__(argv, log)
+
+    return Grubby()
+
+
+def test_what_grubby_wrote_is_put_back_to_the_byte(rhel):
+    before = snapshot(rhel)
+    apply(rhel, run=grubby_writes(rhel))
+    undo(rhel, grubby_writes(rhel))
+    assert snapshot(rhel) == before
+
+
+def test_what_somebody_wrote_after_grubby_is_theirs(rhel):
+    apply(rhel, run=grubby_writes(rhel))
+    rhel.file("/etc/default/grub", "MINE=1\n")
+    undo(rhel)
+    assert (rhel.root / "etc/default/grub").read_text() == "MINE=1\n"
+
+
+# -- stopped half-way ---------------------------------------------------------------------------
+
+
+def killed_at(step: int, name: str, action: Callable[[], object]) -> bool:
+    """Do it in a process that kills itself at this call of a function of `backup`; return whether
+    it came so far."""
+
+    def work() -> None:
+        calls = 0
+        original = getattr(backup, name)
+
+        def dying(*args: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*args)
+
+        setattr(backup, name, dying)
+        action()
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
+
+
+#: Before a file is written; when it is in its place but perhaps not on the disk.
+MOMENTS = ("put", "sync_folder")
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_at_any_step_apply_goes_on_and_undo_brings_everything_back(tree, moment):
+    before = snapshot(tree)
+    apply(tree)
+    whole = snapshot(tree)
+    undo(tree)
+    steps = 0
+    while killed_at(steps + 1, moment, lambda: apply(tree)):
+        steps += 1
+        undo(tree)
+        assert snapshot(tree) == before, f"undo after a kill at step {steps}"
+        killed_at(steps, moment, lambda: apply(tree))
+        apply(tree)
+        assert (snapshot(tree), state(tree).state) == (whole, "applied"), f"step {steps}"
+        undo(tree)
+        assert snapshot(tree) == before
+    assert steps >= 8  # The manifest, five files, the manifest after each command and at the end.
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_at_any_step_undo_goes_on(tree, moment):
+    before = snapshot(tree)
+    steps = 0
+    apply(tree)
+    while killed_at(steps + 1, moment, lambda: undo(tree)):
+        steps += 1
+        undo(tree)
+        assert snapshot(tree) == before, f"after a kill at step {steps}"
+        apply(tree)
+    assert steps >= 4
+    assert (snapshot(tree), state(tree).state) == (before, "none")
+
+
+def test_half_taken_back_it_is_not_applied_again(tree):
+    apply(tree)
+    assert killed_at(2, "put", lambda: undo(tree))
+    with pytest.raises(UsageProblem, match="half taken back") as caught:
+        apply(tree)
+    assert caught.value.hint.endswith("--undo")
+
+
+def test_half_prepared_for_other_devices_it_is_refused(tree):
+    pci_trees.gpu(tree, "0000:a0:00.0", device_id=NVSWITCH, group=None)
+    assert killed_at(3, "put", lambda: apply(tree))
+    before = snapshot(tree)
+    with pytest.raises(UsageProblem, match="half prepared for '10de:1db1'") as caught:
+        apply(tree, NVSWITCH)
+    assert f"--device {V100} --apply" in caught.value.hint
+    assert snapshot(tree) == before
+
+
+def test_a_command_that_fails_shows_its_log_and_is_run_again(tree):
+    before = snapshot(tree)
+    with pytest.raises(DeepopsError, match="'update-grub' failed with status 1") as caught:
+        apply(tree, run=Programs("update-grub"))
+    assert (caught.value.exit_code, "no space left" in caught.value.detail) == (1, True)
+    assert f"--device {V100} --apply" in caught.value.hint
+    told = state(tree)
+    assert (told.state, told.pending[0].argv) == ("partial", ("update-grub",))
+    run = Programs()
+    assert apply(tree, run=run).state == "applied"
+    assert run.ran == ["update-grub", "update-initramfs -u -k all"]
+    undo(tree)
+    assert snapshot(tree) == before
+
+
+def test_undo_whose_command_fails_can_be_done_again(tree):
+    before = snapshot(tree)
+    apply(tree)
+    with pytest.raises(DeepopsError, match="'update-initramfs -u -k all' failed"):
+        undo(tree, Programs("update-initramfs"))
+    assert snapshot(tree) == before
+    run = Programs()
+    undo(tree, run)
+    assert run.ran == ["update-initramfs -u -k all", "update-grub"]
+
+
+# -- refused, and nothing changed ---------------------------------------------------------------
+
+
+def test_a_file_that_somebody_changed_since_is_refused_with_the_change(tree):
+    apply(tree)
+    place = tree.root / "etc/default/grub"
+    place.write_text(place.read_text() + "\nGRUB_TIMEOUT=1\n")
+    assert state(tree).changed_since == ("/etc/default/grub",)
+    before, run = snapshot(tree), Programs()
+    with pytest.raises(UsageProblem, match="etc/default/grub' was changed by somebody") as caught:
+        undo(tree, run)
+    assert "+GRUB_TIMEOUT=1" in caught.value.detail
+    assert "--undo --force" in caught.value.hint
+    assert (snapshot(tree), run.ran) == (before, [])
+    undo(tree, force=True)
+    assert place.read_text() == f'{GRUB}="quiet"'
+
+
+def test_a_file_that_somebody_put_back_by_hand_is_no_obstacle(tree):
+    before = snapshot(tree)
+    apply(tree)
+    (tree.root / "etc/default/grub").write_text(f'{GRUB}="quiet"')
+    undo(tree)
+    assert snapshot(tree) == before
+
+
+def test_what_somebody_changed_is_not_prepared_again_over_their_head(tree):
+    apply(tree)
+    tree.file("/etc/default/grub", f'{GRUB}="mine"\n')
+    with pytest.raises(UsageProblem, match="was changed by somebody else"):
+        apply(tree)
+    assert (tree.root / "etc/default/grub").read_text() == f'{GRUB}="mine"\n'
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tree, monkeypatch):
+    before, access = snapshot(tree), os.access
+    blocked = tree.root / "etc/modprobe.d"
+    monkeypatch.setattr(os, "access", lambda path, mode: path != blocked and access(path, mode))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(UsageProblem, match=r"modprobe\.d' cannot be written, so nothing was"):
+        apply(tree)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(UsageProblem, match="preparing a host is for root") as caught:
+        apply(tree)
+    assert caught.value.hint.startswith('sudo "$(command -v deepops-virtual)" gpu prepare')
+    assert snapshot(tree) == before
+    assert not (tree.root / "var").exists()
+
+
+def test_a_manifest_that_cannot_be_read_is_refused(tree):
+    apply(tree)
+    (tree.root / backup.MANIFEST.lstrip("/")).write_text("{")
+    for action in (apply, undo, state):
+        with pytest.raises(UsageProblem, match="is not what this program wrote there"):
+            action(tree)
+
+
+def test_two_at_a_time_are_one_too_many(tree):
+    with (
+        backup.locked(Host(tree.root)),
+        pytest.raises(UsageProblem, match="Another 'deepops-virtual gpu prepare' is at work"),
+    ):
+        apply(tree)
+
+
+def test_a_file_that_cannot_be_put_in_place_ends_half_way_and_can_be_taken_back(tree, monkeypatch):
+    before, put = snapshot(tree), backup.put
+
+    def full(place: Path, *rest: object) -> None:
+        if place.name == "vfio.conf":
+            raise OSError(28, "No space left on device")
+        put(place, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(backup, "put", full)
+    with pytest.raises(
+        DeepopsError, match=r"vfio\.conf' could not be written: No space"
+    ) as caught:
+        apply(tree)
+    assert "--undo" in caught.value.hint
+    monkeypatch.setattr(backup, "put", put)
+    undo(tree)
+    assert snapshot(tree) == before
+
+
+def test_the_manifest_is_no_more_readable_than_what_is_in_it(tree):
+    apply(tree)
+    manifest = tree.root / backup.MANIFEST.lstrip("/")
+    assert manifest.stat().st_mode & 0o777 == 0o600  # /etc/modules is not for everyone here.
