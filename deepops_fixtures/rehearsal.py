@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from deepops_fixtures import subject
+from deepops_fixtures import doctor, subject
 from deepops_fixtures.cluster import gpus, restoring
 from deepops_fixtures.cluster.checkpoints import Manifest, Stage, Store
 from deepops_fixtures.cluster.ledger import MARK, LedgerBook, Owner
@@ -121,6 +121,8 @@ class Rehearsal:
     def preflight(self) -> None:
         """Refuse what cannot work, before anything is created. Raises UsageProblem."""
         if self.provider and not self.stages.outcome("up"):
+            if self.spec:
+                doctor.refuse_unready(doctor.preflight(self.settings, self.spec))
             self.provider.preflight()
             if isinstance(self.provider, VagrantProvider):
                 self.reuse.refuse_without(self._reachable())

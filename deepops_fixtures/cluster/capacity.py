@@ -65,14 +65,6 @@ def shortage(spec: ClusterSpec, accelerator: str, book: LedgerBook) -> UsageProb
     return None
 
 
-def check(spec: ClusterSpec, accelerator: str, book: LedgerBook) -> None:
-    """Refuse a cluster that this host has no room for, now or once the runs that go on have
-    ended. Raises UsageProblem."""
-    lack = shortage(spec, accelerator, book)
-    if lack and not blockers(book):
-        raise lack
-
-
 def blockers(book: LedgerBook) -> list[Ledger]:
     """Return the clusters that will go by themselves: their process lives and nobody keeps
     them."""

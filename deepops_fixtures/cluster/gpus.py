@@ -20,7 +20,7 @@ from deepops_fixtures.errors import ProvisionError
 from deepops_fixtures.journal import Journal
 from deepops_fixtures.passthrough.leases import Lease, Leases, Owner
 from deepops_fixtures.passthrough.pci import Bdf, Host
-from deepops_fixtures.passthrough.selection import Placement, Request, choose, parse_gpudata
+from deepops_fixtures.passthrough.selection import Placement, Request, parse_gpudata
 from deepops_fixtures.proc import Deadline
 from deepops_fixtures.settings import Settings
 
@@ -66,20 +66,6 @@ def in_guests() -> dict[Bdf, str]:
                 parts = ("domain", "bus", "slot", "function")
                 found[Bdf(*(int(address.get(part, "0"), 16) for part in parts))] = domain.name()
     return found
-
-
-def refuse(request: Request, spec: ClusterSpec) -> Placement | None:
-    """Refuse devices that this host could not hand through, were every lease to end.
-
-    Returns what would be chosen then, None when nothing is asked for. Raises UsageProblem.
-    """
-    if not request:
-        return None
-    leases = host_leases()
-    holders = leases.holders()
-    return choose(
-        leases.host, request, spec.gpu_nodes, holders, guests=in_guests(), leases_end=True
-    )
 
 
 class Lending:

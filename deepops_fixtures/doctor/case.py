@@ -98,6 +98,11 @@ class Case:
         return next((name for name in ("DMAR", "IVRS") if (folder / name).exists()), "")
 
     @property
+    def iommu_maker(self) -> str:
+        """Whose IOMMU it is: by the firmware's table, else by the processors."""
+        return {"DMAR": "intel", "IVRS": "amd"}.get(self.iommu_table, self.vendor)
+
+    @property
     def has_acpi(self) -> bool:
         """Whether the firmware's tables are there to look at; a saved tree may lack them."""
         return self.host.path("/sys/firmware/acpi/tables").is_dir()

@@ -49,7 +49,9 @@ def _asked(case: Case) -> Verdict:
 
 
 def _whole(error: UsageProblem) -> str:
-    return " ".join((error.message, *error.detail.splitlines()))
+    """Return what is refused and the first reason; a DGX has sixteen devices with the same one."""
+    first, *others = error.detail.splitlines() or [""]
+    return " ".join((error.message, first, f"(and {len(others)} more)" if others else ""))
 
 
 QUESTIONS = (Question("gpus", devices, about="passthrough"),)

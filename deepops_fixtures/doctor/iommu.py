@@ -58,21 +58,21 @@ def groups(case: Case) -> Verdict:
 
 
 def _wanted(case: Case) -> str:
-    """Return the parameter that turns this processor's IOMMU on."""
-    return "amd_iommu=on" if case.vendor == "amd" else "intel_iommu=on"
+    """Return the parameter that turns this host's IOMMU on."""
+    return "amd_iommu=on" if case.iommu_maker == "amd" else "intel_iommu=on"
 
 
 def _switched_on(case: Case) -> bool:
     """Return whether the running kernel was told to use the IOMMU; AMD's is on unless told not
     to."""
-    return case.vendor == "amd" or "on" in _elements(case, "intel_iommu")
+    return case.iommu_maker == "amd" or "on" in _elements(case, "intel_iommu")
 
 
 def _switched_off(case: Case) -> list[str]:
     """Return the parameters of the running kernel that turn the IOMMU off."""
     return [
         f"{name}=off"
-        for name in ("iommu", f"{case.vendor or 'intel'}_iommu")
+        for name in ("iommu", f"{case.iommu_maker or 'intel'}_iommu")
         if "off" in _elements(case, name)
     ]
 
@@ -93,7 +93,7 @@ def command_line(case: Case) -> Verdict:
     if _switched_on(case):
         return ok(
             f"the kernel was started with '{wanted}'"
-            if case.vendor != "amd"
+            if case.iommu_maker != "amd"
             else f"nothing says otherwise than '{wanted}', the default"
         )
     if case.iommu_on:

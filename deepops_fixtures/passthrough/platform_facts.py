@@ -30,6 +30,8 @@ _FAMILIES: dict[str, Family] = {
     "fedora": "rhel",
 }
 _MAKERS: dict[str, Maker] = {"GenuineIntel": "intel", "AuthenticAMD": "amd"}
+#: The firmware's table of IOMMUs, by maker.
+_TABLES: dict[str, Maker] = {"DMAR": "intel", "IVRS": "amd"}
 #: Drivers that hold a device for a guest, or for nobody.
 _HOLDERS = ("vfio", "pci_stub", "pci-stub", "xen_pciback")
 #: Where the flags are in a DMAR table, and the one for interrupt remapping.
@@ -72,6 +74,19 @@ def cpu_maker(host: Host) -> Maker:
             hint="run this on the host itself",
         )
     return _MAKERS[vendor]
+
+
+def iommu_maker(host: Host) -> Maker:
+    """Return whose IOMMU this is: by the firmware's table, else by the CPU. Raises UsageProblem.
+
+    Virtual machines have AMD processors with an Intel IOMMU and the other way round; where the
+    IOMMU is off in the BIOS there is no table.
+    """
+    folder = host.path("/sys/firmware/acpi/tables")
+    for table, maker in _TABLES.items():
+        if (folder / table).exists():
+            return maker
+    return cpu_maker(host)
 
 
 def interrupt_remapping(host: Host) -> bool | None:

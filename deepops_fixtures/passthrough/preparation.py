@@ -89,7 +89,7 @@ def wanted_parameters(host: Host, kernel_ids: Sequence[str] = ()) -> tuple[Param
     ``kernel_ids`` are IDs that vfio-pci has to be given there. Raises UsageProblem.
     """
     off = frozenset({"off"})
-    name = f"{platform_facts.cpu_maker(host)}_iommu"
+    name = f"{platform_facts.iommu_maker(host)}_iommu"
     found = [
         Parameter(name, "on", "the IOMMU is on", against=off),
         Parameter(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +14,6 @@ import vagrant
 from deepops_fixtures import resources
 from deepops_fixtures.cluster import (
     base_image,
-    capacity,
     gpus,
     hypervisor,
     instance,
@@ -79,15 +77,9 @@ class VagrantProvider:
     # -- before anything is created ---------------------------------------------------------
 
     def preflight(self) -> None:
-        """Refuse a missing tool, box, memory, disk, name or subnet. Raises UsageProblem."""
-        for tool in ("vagrant", "qemu-system-x86_64", "ssh"):
-            if not shutil.which(tool):
-                raise UsageProblem(f"Command '{tool}' not found.", hint="./setup.sh")
-        self._box()
-        capacity.check(self.spec, self.verdict().kind, self.book)
+        """Refuse a name that is taken. What this host lacks is the doctor's to say. Raises
+        UsageProblem."""
         instance.choose_name(self.spec, self.settings.name, self.book)
-        instance.choose_subnets(self.spec, self.book)
-        gpus.refuse(self.lending.request, self.spec)
 
     def _box(self) -> Box | None:
         """Return our own box, or None for one that Vagrant already has. Raises UsageProblem for

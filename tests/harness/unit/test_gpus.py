@@ -123,21 +123,6 @@ def test_a_checkpoint_does_not_come_back_while_another_has_its_devices(
         lending("1").lend_again(two, known)
 
 
-def test_what_this_host_never_can_is_refused_before_anything_is_made(tree, spec):
-    dgx1v(tree)
-    with pytest.raises(UsageProblem, match="9 GPUs are needed for 'virtual-gpu01'"):
-        gpus.refuse(Request.parse("9"), spec)
-    with pytest.raises(UsageProblem, match="the cluster has no GPU node"):
-        gpus.refuse(Request.parse("1"), topology.load("tiny"))
-    assert gpus.refuse(Request.parse(""), spec) is None
-
-
-def test_what_will_be_free_again_is_not_refused(tree, one, lending, spec):
-    dgx1v(tree)
-    lending("8").lend(one)
-    assert len(gpus.refuse(Request.parse("3"), spec).units) == 3
-
-
 def test_upstreams_variable_counts_where_no_option_is_given(monkeypatch):
     monkeypatch.setenv("GPUDATA", "3-0x86,2-0x85")
     assert [str(bdf) for bdf in gpus.requested(Settings.load()).bdfs] == [

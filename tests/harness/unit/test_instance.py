@@ -104,14 +104,14 @@ def test_too_little_memory_is_refused_with_both_numbers(host, book, monkeypatch)
         available = GIB
 
     monkeypatch.setattr(psutil, "virtual_memory", Memory)
-    with pytest.raises(UsageProblem, match=r"needs 1\.4 GiB of memory; 1\.0 GiB are available"):
-        capacity.check(topology.load("tiny"), "tcg", book)
+    lack = capacity.shortage(topology.load("tiny"), "tcg", book)
+    assert lack and "needs 1.4 GiB of memory; 1.0 GiB are available" in lack.message
 
 
 def test_too_little_disk_is_refused_with_both_numbers(host, book, monkeypatch):
     monkeypatch.setattr(hypervisor, "pool_space", lambda: (None, 3 * GIB))
-    with pytest.raises(UsageProblem, match=r"may grow to 8\.0 GiB on disk; 3\.0 GiB are free"):
-        capacity.check(topology.load("tiny"), "tcg", book)
+    lack = capacity.shortage(topology.load("tiny"), "tcg", book)
+    assert lack and "may grow to 8.0 GiB on disk; 3.0 GiB are free" in lack.message
 
 
 class Crowd:
@@ -155,8 +155,10 @@ def test_waiting_for_room_ends_at_its_deadline_with_the_reason(
         capacity.reserve(topology.load("tiny"), "tcg", book, journal, 0, lambda: ledger("after"))
 
 
-def test_nobody_waits_for_a_cluster_that_is_kept(host, book, ledger, monkeypatch):
+def test_nobody_waits_for_a_cluster_that_is_kept(host, book, ledger, monkeypatch, tmp_path):
     monkeypatch.setattr(psutil, "virtual_memory", Crowd)
     book.write(ledger("kept", kept=True))
+    assert capacity.blockers(book) == []
+    journal = Journal(tmp_path / "events.jsonl")
     with pytest.raises(UsageProblem, match=r"needs 1\.4 GiB of memory"):
-        capacity.check(topology.load("tiny"), "tcg", book)
+        capacity.reserve(topology.load("tiny"), "tcg", book, journal, 60, lambda: ledger("after"))
