@@ -115,6 +115,13 @@ def test_an_amd_host_gets_amd_parameters_and_modules(tmp_path):
     assert files["/etc/modules"].endswith("kvm\nkvm_amd\n")
 
 
+def test_the_firmware_tells_whose_iommu_it_is_and_not_the_processor(tree):
+    tree.cpu("svm")
+    assert "intel_iommu=on" in planned(tree)["/etc/default/grub"]
+    (tree.root / "sys/firmware/acpi/tables/DMAR").unlink()
+    assert "amd_iommu=on" in planned(tree)["/etc/default/grub"]
+
+
 def test_debian_without_etc_modules_has_all_of_them_in_modules_load_d(tree):
     (tree.root / "etc/modules").unlink()
     files = planned(tree)
