@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,19 @@ def project() -> Path:
     return ROOT
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests with machines in one worker, one after the other: they compare the whole host
+    before and after. The rig makes nothing on this host's libvirt, so it may run beside them."""
+    for item in items:
+        if item.path.is_relative_to(ROOT / "tests" / "harness" / "e2e"):
+            group = "rig" if "rig" in item.path.name else "machines"
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs these tests may have DEEPOPS_* variables; no test may depend on them."""
-    import os
-
+    """Whoever runs these tests may have DEEPOPS_* variables, and the tests may be xdist's workers;
+    no test may depend on either."""
     for name in list(os.environ):
-        if name.startswith("DEEPOPS_"):
+        if name.startswith(("DEEPOPS_", "PYTEST_XDIST_")):
             monkeypatch.delenv(name)

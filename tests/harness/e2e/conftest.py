@@ -80,7 +80,8 @@ class Commands:
     def __init__(self, folder: Path, project: Path) -> None:
         self.folder = folder
         self.project = project
-        self.env = {k: v for k, v in os.environ.items() if not k.startswith("DEEPOPS_")}
+        callers = ("DEEPOPS_", "PYTEST_XDIST_")
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith(callers)}
         self.env["PATH"] = f"{Path(sys.executable).parent}:{self.env['PATH']}"
         self._started: list[subprocess.Popen[bytes]] = []
 
