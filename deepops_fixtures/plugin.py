@@ -19,7 +19,14 @@ import pytest
 
 from deepops_fixtures import header, isolation, reporting, signals
 from deepops_fixtures.errors import DeepopsError
-from deepops_fixtures.session import KEY, Session, needs_cluster, remember, session_of
+from deepops_fixtures.session import (
+    KEY,
+    Session,
+    needs_cluster,
+    remember,
+    runs_on_cluster,
+    session_of,
+)
 from deepops_fixtures.settings import Settings, ini_key, option, variable
 from deepops_fixtures.subject import new_run_dir
 
@@ -133,7 +140,7 @@ def pytest_report_collectionfinish(
 ) -> list[str]:
     """Say what the cluster is, once it is known that a test needs it."""
     with _usage_errors():
-        return header.cluster(session_of(config)) if any(map(needs_cluster, items)) else []
+        return header.cluster(session_of(config)) if any(map(runs_on_cluster, items)) else []
 
 
 def _has_workers(config: pytest.Config) -> bool:
@@ -174,7 +181,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip destructive tests on hosts we did not make; run them after all others elsewhere, late
-    ones before."""
+    ones before. Skip tests of GPUs where the virtual machines will have none."""
+    about_gpus = [item for item in items if item.get_closest_marker("gpu") and needs_cluster(item)]
+    if about_gpus:
+        with _usage_errors():
+            reason = session_of(config).why_no_gpus(config.option.markexpr)
+        for item in about_gpus if reason else ():
+            item.add_marker(pytest.mark.skip(reason=reason))
     destructive = [item for item in items if isolation.breaks(item)]
     with _usage_errors():
         kept_whole = bool(destructive) and not session_of(config).rehearsal.disposable
@@ -199,7 +212,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Refuse what cannot work before the first test, once it is known that a test needs the
     cluster."""
     config, ours = session.config, session_of(session.config)
-    items = [item for item in session.items if needs_cluster(item)]
+    items = [item for item in session.items if runs_on_cluster(item)]
     if items:
         with _usage_errors():
             ours.look_at(items)

@@ -7,6 +7,7 @@ the rehearsal and what it stands on. Not for hooks: those are in ``plugin``.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -119,6 +120,32 @@ class Session:
         self.rehearsal.target = "deployed" if asked - _UP_ALONE else "up"
         self.rehearsal.goes_back = any(breaks(item) or wants_pristine(item) for item in items)
 
+    def why_no_gpus(self, expression: str) -> str:
+        """Return why new virtual machines will have no GPU to check, '' where they may have one.
+
+        Where tests of GPUs are asked for by name (``-m gpu``) and this host has GPUs, one for each
+        GPU node is asked for, as ``--deepops-gpu auto`` does; a host that is not ready for that is
+        refused like any other request. Raises UsageProblem.
+        """
+        from deepops_fixtures.cluster.gpus import requested
+        from deepops_fixtures.passthrough import pci
+
+        settings = self.settings
+        if settings.inventory or settings.attach or requested(settings):
+            return ""
+        if settings.gpu:
+            return f"no GPU is handed through: --deepops-gpu {settings.gpu}"
+        devices = pci.Host().devices.values()
+        if not any(device.is_gpu and device.vendor == pci.NVIDIA for device in devices):
+            return "this host has no NVIDIA GPU to hand through (deepops-virtual gpu list)"
+        if "gpu" not in re.findall(r"\w+", expression):
+            return "no GPU was asked for: --deepops-gpu auto, or -m gpu"
+        self.settings = settings.model_copy(update={"gpu": "auto"})
+        # What was planned without GPUs is planned anew.
+        for planned in ("rehearsal", "isolation"):
+            vars(self).pop(planned, None)
+        return ""
+
     @property
     def used(self) -> bool:
         """Whether any process of this run asked for the cluster."""
@@ -154,3 +181,8 @@ def remember(config: pytest.Config, session: Session) -> None:
 def needs_cluster(item: pytest.Item) -> bool:
     """Return whether a test asks for the cluster."""
     return bool(CLUSTER_FIXTURES & set(getattr(item, "fixturenames", ())))
+
+
+def runs_on_cluster(item: pytest.Item) -> bool:
+    """Return whether a test asks for the cluster and is not to be skipped anyway."""
+    return needs_cluster(item) and not item.get_closest_marker("skip")

@@ -8,7 +8,6 @@ a device to vfio-pci and back again is libvirt's work (managed='yes', libvirt's 
 from __future__ import annotations
 
 import os
-import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -58,10 +57,10 @@ def in_guests() -> dict[Bdf, str]:
     """Return which devices of this host running machines have, and the name of each machine."""
     found = {}
     with hypervisor.connect() as connection:
-        for domain in connection.listAllDomains():
-            if not domain.isActive():
+        for domain, root in hypervisor.described(connection.listAllDomains()):
+            # A running machine has a number.
+            if root.get("id") is None:
                 continue
-            root = ElementTree.fromstring(domain.XMLDesc(0))
             for address in root.iterfind("devices/hostdev[@type='pci']/source/address"):
                 parts = ("domain", "bus", "slot", "function")
                 found[Bdf(*(int(address.get(part, "0"), 16) for part in parts))] = domain.name()

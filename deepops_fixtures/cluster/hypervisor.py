@@ -8,10 +8,11 @@ from __future__ import annotations
 import ipaddress
 import subprocess
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import libvirt
 import psutil
@@ -138,12 +139,26 @@ def end_marked_processes(name: str, grace: float = 8) -> None:
     psutil.wait_procs(alive, timeout=3)
 
 
+def described(found: Iterable[Any]) -> Iterator[tuple[Any, ElementTree.Element]]:
+    """Yield domains or networks with their XML, without those that have gone since they were
+    listed: another run's teardown is no trouble of ours."""
+    gone = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_NETWORK)
+    for item in found:
+        try:
+            text = item.XMLDesc(0)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() in gone:
+                continue
+            raise
+        yield item, ElementTree.fromstring(text)
+
+
 def subnets_in_use() -> list[ipaddress.IPv4Network]:
     """Return the IPv4 networks of libvirt's networks and of this host's interfaces and routes."""
     found: list[ipaddress.IPv4Network] = []
     with connect() as connection:
-        for network in connection.listAllNetworks():
-            for ip in ElementTree.fromstring(network.XMLDesc(0)).iter("ip"):
+        for _network, root in described(connection.listAllNetworks()):
+            for ip in root.iter("ip"):
                 mask = ip.get("netmask") or ip.get("prefix") or "24"
                 with suppress(ValueError):
                     found.append(

@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+from tests.harness.plugin.conftest import created
+
 CONFTEST = """
 import pytest
 
@@ -63,3 +65,15 @@ def test_a_sick_gpu_fails_its_own_check_alone(gpu_suite):
     result.stdout.fnmatch_lines(
         ["*one: GPU 0 (0000:07:00.0, Tesla V100-SXM2-16GB) could not remap a bad row*"]
     )
+
+
+def test_without_a_gpu_on_the_host_no_cluster_is_made_for_the_checks_of_gpus(
+    run, pytester, project
+):
+    shutil.copytree(project / "tests" / "gpu", pytester.path / "gpu")
+    result = run("gpu", "--import-mode=importlib", "-m", "gpu", "-rs")
+    counts = result.parseoutcomes()
+    assert list(set(counts) - {"warnings", "warning"}) == ["skipped"]
+    result.stdout.fnmatch_lines(["SKIPPED*this host has no NVIDIA GPU to hand through (deepops-*"])
+    assert "accelerator:" not in result.stdout.str()
+    assert created(pytester.path) == []

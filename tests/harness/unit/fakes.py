@@ -15,10 +15,10 @@ import libvirt
 _writes = itertools.count(1000)
 
 
-def refusal(text: str) -> libvirt.libvirtError:
+def refusal(text: str, code: int = 0) -> libvirt.libvirtError:
     """Return an error as libvirt raises it, with this message."""
     error = libvirt.libvirtError(text)
-    error.err = (0, 0, text, 2, "", "", "", 0, 0)
+    error.err = (code, 0, text, 2, "", "", "", 0, 0)
     return error
 
 
@@ -69,9 +69,6 @@ class Pool:
 
     def name(self) -> str:
         return "default"
-
-    def isActive(self) -> bool:
-        return True
 
     def info(self) -> list[int]:
         return [2, 10**12, 0, 10**12]

@@ -4,7 +4,9 @@ import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
+import libvirt
 import pytest
 
 from deepops_fixtures.cluster import gpus, instance, ssh, topology
@@ -15,6 +17,7 @@ from deepops_fixtures.passthrough.leases import Leases
 from deepops_fixtures.passthrough.selection import Request
 from deepops_fixtures.proc import Deadline
 from deepops_fixtures.settings import Settings
+from tests.harness.unit.fakes import refusal
 from tests.harness.unit.pci_trees import HostTree, dgx1v, workstation
 
 DOMAINS = [f"deepops-one_virtual-{name}" for name in ("login", "mgmt", "gpu01")]
@@ -191,16 +194,16 @@ def test_the_lease_ends_when_the_guest_is_gone_and_the_device_back(
 
 def test_libvirt_is_asked_who_has_a_device(tree, connection):
     text = (
-        "<domain><devices><hostdev mode='subsystem' type='pci' managed='yes'><source>"
+        "<domain%s><devices><hostdev mode='subsystem' type='pci' managed='yes'><source>"
         "<address domain='0x0001' bus='0x0a' slot='0x00' function='0x1'/></source></hostdev>"
         "</devices></domain>"
     )
-    for name, active in (("running", True), ("off", False)):
+    for name, number in (("running", " id='7'"), ("off", "")):
         connection.domains[name] = SimpleNamespace(
-            name=lambda name=name: name,
-            isActive=lambda active=active: active,
-            XMLDesc=lambda _flags: text,
+            name=lambda name=name: name, XMLDesc=lambda _flags, number=number: text % number
         )
+    gone = refusal("Domain not found", libvirt.VIR_ERR_NO_DOMAIN)
+    connection.domains["gone"] = SimpleNamespace(XMLDesc=Mock(side_effect=gone))
     assert {str(bdf): name for bdf, name in gpus.in_guests().items()} == {
         "0001:0a:00.1": "running"
     }
