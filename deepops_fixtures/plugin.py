@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deepops_fixtures import header, isolation, reporting, signals
+from deepops_fixtures import collecting, header, reporting, signals
 from deepops_fixtures.errors import DeepopsError
 from deepops_fixtures.session import (
     KEY,
@@ -161,51 +161,19 @@ def _usage_errors() -> Iterator[None]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test marked ``nodes(...)`` once for each node of these groups."""
-    if "node" not in metafunc.fixturenames:
-        return
-    marker = metafunc.definition.get_closest_marker("nodes")
-    if marker is None:
-        return
     with _usage_errors():
-        nodes = session_of(metafunc.config).rehearsal.planned_nodes()
-    names = [node.name for node in nodes if not marker.args or set(marker.args) & set(node.groups)]
-    if names:
-        metafunc.parametrize("node", names, indirect=True, ids=names)
-    else:
-        groups = " or ".join(marker.args) or "any group"
-        skip = pytest.mark.skip(reason=f"the cluster has no node in group {groups}")
-        nobody = pytest.param("", marks=skip, id="no-node")
-        metafunc.parametrize("node", [nobody], indirect=True)
+        collecting.once_for_each_node(metafunc)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip destructive tests on hosts we did not make; run them after all others elsewhere, late
     ones before. Skip tests of GPUs where the virtual machines will have none."""
-    about_gpus = [item for item in items if item.get_closest_marker("gpu") and needs_cluster(item)]
-    if about_gpus:
-        with _usage_errors():
-            reason = session_of(config).why_no_gpus(config.option.markexpr)
-        for item in about_gpus if reason else ():
-            item.add_marker(pytest.mark.skip(reason=reason))
-    destructive = [item for item in items if isolation.breaks(item)]
+    ours = session_of(config)
     with _usage_errors():
-        kept_whole = bool(destructive) and not session_of(config).rehearsal.disposable
-    if kept_whole:
-        skip = pytest.mark.skip(reason="destructive, and these hosts are not ours to break")
-        for item in destructive:
-            item.add_marker(skip)
-    items.sort(key=_turn)
-
-
-def _turn(item: pytest.Item) -> int:
-    """Destructive tests last, before them those that have the cluster put back: what other tests
-    have running on it would be lost."""
-    if isolation.breaks(item):
-        return 3
-    if isolation.wants_pristine(item):
-        return 2
-    return 1 if item.get_closest_marker("late") else 0
+        collecting.skip_gpus_that_will_not_be_there(items, ours, config.option.markexpr)
+        collecting.skip_destruction_of_what_is_not_ours(items, ours)
+    items.sort(key=collecting.turn)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -1,0 +1,59 @@
+"""Which tests run, on which nodes, in which order: decided from the tests and the cluster's plan.
+
+Nothing is up by then. Not for who may use the cluster while tests run: that is ``isolation``.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from deepops_fixtures import isolation
+from deepops_fixtures.session import Session, needs_cluster, session_of
+
+
+def once_for_each_node(metafunc: pytest.Metafunc) -> None:
+    """Parametrise a test marked ``nodes(...)`` with the nodes of these groups; a cluster without
+    any skips it. Raises UsageProblem."""
+    marker = metafunc.definition.get_closest_marker("nodes")
+    if marker is None or "node" not in metafunc.fixturenames:
+        return
+    nodes = session_of(metafunc.config).rehearsal.planned_nodes()
+    names = [node.name for node in nodes if not marker.args or set(marker.args) & set(node.groups)]
+    if names:
+        metafunc.parametrize("node", names, indirect=True, ids=names)
+        return
+    groups = " or ".join(marker.args) or "any group"
+    skip = pytest.mark.skip(reason=f"the cluster has no node in group {groups}")
+    metafunc.parametrize("node", [pytest.param("", marks=skip, id="no-node")], indirect=True)
+
+
+def skip_gpus_that_will_not_be_there(
+    items: list[pytest.Item], ours: Session, expression: str
+) -> None:
+    """Skip tests of GPUs where the virtual machines will have none, with the reason.
+
+    ``expression`` is that of ``-m``. Raises UsageProblem.
+    """
+    about_gpus = [item for item in items if item.get_closest_marker("gpu") and needs_cluster(item)]
+    reason = ours.why_no_gpus(expression) if about_gpus else ""
+    for item in about_gpus if reason else ():
+        item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def skip_destruction_of_what_is_not_ours(items: list[pytest.Item], ours: Session) -> None:
+    """Skip destructive tests on hosts that we did not make. Raises UsageProblem."""
+    destructive = [item for item in items if isolation.breaks(item)]
+    if destructive and not ours.rehearsal.disposable:
+        skip = pytest.mark.skip(reason="destructive, and these hosts are not ours to break")
+        for item in destructive:
+            item.add_marker(skip)
+
+
+def turn(item: pytest.Item) -> int:
+    """Return a test's place in the order: destructive tests last, before them those that have the
+    cluster put back, since what other tests have running on it would be lost."""
+    if isolation.breaks(item):
+        return 3
+    if isolation.wants_pristine(item):
+        return 2
+    return 1 if item.get_closest_marker("late") else 0
