@@ -304,7 +304,8 @@ def verdict(ours: Session) -> str:
         )
     if not counts["passed"]:
         return f"Nothing was checked: all {counts['skipped']} checks were skipped."
-    return f"The cluster works: {counts['passed']} checks passed{skipped}."
+    plural = "" if counts["passed"] == 1 else "s"
+    return f"The cluster works: {counts['passed']} check{plural} passed{skipped}."
 
 
 def make_sure_of_room(config: pytest.Config, ours: Session) -> None:
