@@ -23,11 +23,11 @@ from deepops_fixtures.proc import Deadline
 #: chronyd that asked a node whose clock is still late would set its own back; a slurmctld that
 #: pings one refuses its answer (munge: expired), and counts the silence from before the jump, so
 #: that the node is down at the next ping (slurm.conf: SlurmdTimeout).
-_JUDGES = "chronyd|slurmctld"
+_JUDGES = "chronyd slurmctld"
 #: Sets its clock when it is told the time, and tells what it has made of it. A guest without
 #: networkd or chrony has nothing to renew there.
 _WAKE = f"""\
-pkill -STOP -x '{_JUDGES}'
+for name in {_JUDGES}; do pkill -STOP -x $name; done
 echo ready
 while read -r word value; do
   case $word in
@@ -35,7 +35,7 @@ while read -r word value; do
     go) break ;;
   esac
 done
-pkill -CONT -x '{_JUDGES}'
+for name in {_JUDGES}; do pkill -CONT -x $name; done
 (networkctl renew eth0; chronyc -a 'burst 4/4') </dev/null >/dev/null 2>&1 &
 """
 #: Seconds that a clock may be off after it was set, and how often that is tried: on a busy host a
