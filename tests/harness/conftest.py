@@ -16,6 +16,7 @@ def project() -> Path:
     return ROOT
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests with machines in one worker, one after the other: they compare the whole host
     before and after. The rig makes nothing on this host's libvirt, so it may run beside them."""
