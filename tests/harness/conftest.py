@@ -16,16 +16,6 @@ def project() -> Path:
     return ROOT
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests with machines in one worker, one after the other: they compare the whole host
-    before and after. The rig makes nothing on this host's libvirt, so it may run beside them."""
-    for item in items:
-        if item.path.is_relative_to(ROOT / "tests" / "harness" / "e2e"):
-            group = "rig" if "rig" in item.path.name else "machines"
-            item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever runs these tests may have DEEPOPS_* variables, and the tests may be xdist's workers;
