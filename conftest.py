@@ -6,11 +6,17 @@ pytest_plugins = ["pytester"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the one option of the project's own tests."""
+    """Add the options of the project's own tests."""
     parser.addoption(
         "--harness-cluster",
         default="",
         metavar="NAME",
         help="deployed cluster instance on which tests/harness/e2e try the faults, instead of one "
         "that they make themselves",
+    )
+    parser.addoption(
+        "--harness-rig",
+        action="store_true",
+        help="also rehearse passthrough on an emulated host with an IOMMU "
+        "(tests/harness/e2e/test_passthrough_rig.py): half an hour on two cores",
     )

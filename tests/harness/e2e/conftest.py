@@ -74,6 +74,11 @@ class Started:
         return Ended(status, self.output, latest.resolve(), time.monotonic() - self.begin)
 
 
+def _heed_ctrl_c() -> None:
+    """A shell has its background jobs ignore SIGINT, and so would all that these tests start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Commands:
     """Runs pytest and deepops-virtual in an empty folder, as a user would."""
 
@@ -90,7 +95,7 @@ class Commands:
         with log.open("wb") as sink:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT,
-                cwd=self.folder, env=self.env, start_new_session=True,
+                cwd=self.folder, env=self.env, start_new_session=True, preexec_fn=_heed_ctrl_c,
             )  # fmt: skip
         self._started.append(process)
         return Started(process, log, self.folder / "reports")
