@@ -80,7 +80,7 @@ def test_a_green_run_leaves_no_bundle(run, pytester, inventory):
     pytester.makepyfile("def test_it(host):\n    assert host.run('true').rc == 0\n")
     result = run("--deepops-inventory", inventory)
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["The cluster works: 1 checks passed."])
+    result.stdout.fnmatch_lines(["The cluster works: 1 check passed."])
     assert not (pytester.path / "reports" / "latest" / "bundle").exists()
 
 

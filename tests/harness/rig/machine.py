@@ -38,6 +38,7 @@ ROOT_DISK_ID = "1af4:1001"
 #: emulates AMD's virtualization, with which the rig would have KVM; tried with it, the rig hung
 #: when it started a guest again after a reboot. So its guest is emulated by the emulated.
 _CPU = "Nehalem"
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _MEMORY_MIB = 3072
 #: Seconds that anything inside may take: several times what it takes where nothing else runs.
 PATIENCE = 900.0
@@ -218,7 +219,7 @@ class Rig:
 
     def reboot(self, seconds: float = PATIENCE) -> float:
         """Reboot as its owner would; return the seconds until ssh answered again."""
-        boot = self.check("cat /proc/sys/kernel/random/boot_id")
+        boot = self.check(f"cat {_BOOT_ID}")
         self.run("systemctl reboot", seconds=60)
         self._close()
         return self._wait("reboot", boot, Deadline.after(seconds))
@@ -233,9 +234,8 @@ class Rig:
                     f"QEMU ended with status {self._process.returncode}.",
                     detail=tail(self.folder / "qemu.log") + tail(self.console),
                 )
-            done = self.run("cat /proc/sys/kernel/random/boot_id", seconds=60)
-            self.transcript.pop()
-            if done.status == 0 and done.stdout.strip() != boot:
+            now = self._boot_id()
+            if now and now != boot:
                 return time.monotonic() - begin
             self._close()
             time.sleep(0.5)
@@ -243,6 +243,16 @@ class Rig:
             f"The rig did not answer over ssh within {deadline.seconds:.0f} s of its {what}.",
             detail=tail(self.console),
         )
+
+    def _boot_id(self) -> str:
+        """Return what tells this start from its others, '' while it does not answer."""
+        try:
+            done = self.run(f"cat {_BOOT_ID}", seconds=60)
+        except StepTimeout:
+            # A connection that was taken on and then forgotten by a machine that restarts.
+            return ""
+        self.transcript.remove(done)
+        return done.stdout.strip() if done.status == 0 else ""
 
     def _close(self) -> None:
         subprocess.run(

@@ -70,6 +70,9 @@ class Pool:
     def name(self) -> str:
         return "default"
 
+    def isActive(self) -> bool:
+        return True
+
     def info(self) -> list[int]:
         return [2, 10**12, 0, 10**12]
 
@@ -105,9 +108,6 @@ class Domain:
 
     def name(self) -> str:
         return self._name
-
-    def isActive(self) -> bool:
-        return True
 
     def XMLDesc(self, _flags: int) -> str:
         return f"<domain><name>{self._name}</name></domain>"

@@ -20,6 +20,7 @@ NO_PART = {
     "box.py",  # likewise
     "checkpoints.py",  # keeps what was taken; its format is looked at when it is read
     "capacity.py",  # whether there is room
+    "gpus.py",  # what was asked for is an input; the devices are in the checkpoint
     "hypervisor.py",  # looks and removes
     "ledger.py",  # remembers
     "recipe.py",  # what it finds is the inputs
