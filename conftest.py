@@ -18,5 +18,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--harness-rig",
         action="store_true",
         help="also rehearse passthrough on an emulated host with an IOMMU "
-        "(tests/harness/e2e/test_passthrough_rig.py): half an hour on two cores",
+        "(tests/harness/e2e/test_passthrough_rig.py): eleven minutes on two cores",
     )

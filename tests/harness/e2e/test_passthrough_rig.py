@@ -66,7 +66,7 @@ HOLD_COMMAND = "/opt/venv/bin/python /root/hold.py"
 def rig(request, tmp_path_factory, project):
     """The host of the story, running, with the project's code in it."""
     if not request.config.getoption("--harness-rig"):
-        pytest.skip("the rig takes half an hour on two cores: --harness-rig")
+        pytest.skip("the rig takes eleven minutes on two cores: --harness-rig")
     folder = tmp_path_factory.mktemp("rig")
     image = RigImage().provide(Journal(folder / "image.jsonl"))
     with running(folder, image.path, image.private_key) as machine:

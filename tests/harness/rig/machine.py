@@ -247,7 +247,7 @@ class Rig:
     def _boot_id(self) -> str:
         """Return what tells this start from its others, '' while it does not answer."""
         try:
-            done = self.run(f"cat {_BOOT_ID}", seconds=60)
+            done = self.run(f"cat {_BOOT_ID}", seconds=30)
         except StepTimeout:
             # A connection that was taken on and then forgotten by a machine that restarts.
             return ""
