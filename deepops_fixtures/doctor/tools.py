@@ -114,7 +114,7 @@ def _vagrant(*words: str) -> str:
         ["vagrant", *words],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         env={**os.environ, "VAGRANT_CHECKPOINT_DISABLE": "1", "VAGRANT_NO_COLOR": "1"},
     )
     return done.stdout
