@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,10 +15,9 @@ from rich.text import Text
 
 from deepops_fixtures.cli.common import json_option
 from deepops_fixtures.cluster import gpus
-from deepops_fixtures.errors import DeepopsError, UsageProblem
+from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.passthrough.binding import Binder
 from deepops_fixtures.passthrough.candidates import Candidate, Rules, Unit, candidates, units
-from deepops_fixtures.passthrough.leases import Leases
 from deepops_fixtures.passthrough.pci import Bdf, Host, PciDevice
 from deepops_fixtures.passthrough.selection import named_units
 
@@ -55,14 +53,10 @@ binder: Callable[[Host], Binder] = Binder
 
 
 def _rules(host: Host) -> tuple[Rules, bool]:
-    """Return the rules with what leases and virtual machines are known, and whether libvirt told.
-
-    A saved tree has no libvirt to ask.
-    """
-    if host.is_this_host:
-        with suppress(DeepopsError):
-            return Rules(host, gpus.host_leases().holders(), gpus.in_guests()), True
-    return Rules(host, Leases(host.root).holders()), False
+    """Return the rules with what leases and virtual machines are known, and whether libvirt
+    told."""
+    holders, guests, told = gpus.taken(host)
+    return Rules(host, holders, guests), told
 
 
 @gpu.command("list")

@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -201,6 +202,22 @@ class Box:
                         capture_output=True,
                         timeout=120,
                     )
+
+
+def of_cluster(name: str, cluster: str, cache: Path) -> Box | None:
+    """Return our own box, or None for one that Vagrant already has. Raises UsageProblem for
+    neither."""
+    if name in available():
+        return Box(name, cache)
+    with suppress(subprocess.SubprocessError, OSError):
+        known = vagrant.Vagrant(quiet_stdout=False).box_list()
+        if any(box.name == name and box.provider == "libvirt" for box in known):
+            return None
+    raise UsageProblem(
+        f"Box '{name}' of cluster '{cluster}' is neither a recipe of this project "
+        f"({', '.join(available())}) nor in Vagrant's list.",
+        hint=f"vagrant box add --provider libvirt {name}",
+    )
 
 
 class BoxBuilder:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from deepops_fixtures.cluster import hypervisor, ssh
 from deepops_fixtures.cluster.ledger import HandedThrough, Ledger, LedgerBook
 from deepops_fixtures.cluster.topology import ClusterSpec
-from deepops_fixtures.errors import ProvisionError
+from deepops_fixtures.errors import DeepopsError, ProvisionError
 from deepops_fixtures.journal import Journal
+from deepops_fixtures.passthrough.holder import Holder
 from deepops_fixtures.passthrough.leases import Lease, Leases, Owner
 from deepops_fixtures.passthrough.pci import Bdf, Host
 from deepops_fixtures.passthrough.selection import Placement, Request, parse_gpudata
@@ -65,6 +67,15 @@ def in_guests() -> dict[Bdf, str]:
                 parts = ("domain", "bus", "slot", "function")
                 found[Bdf(*(int(address.get(part, "0"), 16) for part in parts))] = domain.name()
     return found
+
+
+def taken(host: Host) -> tuple[Mapping[int, Holder], Mapping[Bdf, str], bool]:
+    """Return who holds which IOMMU group, which machine has which device, and whether libvirt was
+    there to tell: a saved tree has none to ask."""
+    if host.is_this_host:
+        with suppress(DeepopsError):
+            return host_leases().holders(), in_guests(), True
+    return Leases(host.root).holders(), {}, False
 
 
 class Lending:

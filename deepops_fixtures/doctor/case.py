@@ -17,12 +17,11 @@ from pathlib import Path
 
 from deepops_fixtures.cluster import gpus
 from deepops_fixtures.cluster.topology import ClusterSpec
-from deepops_fixtures.errors import DeepopsError, UsageProblem
-from deepops_fixtures.passthrough import modprobe, preparation
+from deepops_fixtures.errors import UsageProblem
+from deepops_fixtures.passthrough import modprobe, platform_facts, preparation
 from deepops_fixtures.passthrough.candidates import Unit, units
 from deepops_fixtures.passthrough.holder import Holder
 from deepops_fixtures.passthrough.kernel_line import cmdline_parameters
-from deepops_fixtures.passthrough.leases import Leases
 from deepops_fixtures.passthrough.pci import NVIDIA, Bdf, Host, PciDevice
 from deepops_fixtures.passthrough.selection import Placement, Request, choose
 from deepops_fixtures.settings import Settings
@@ -58,8 +57,9 @@ class Case:
     @cached_property
     def vendor(self) -> str:
         """The processors' maker: 'intel', 'amd', '' for another."""
-        found = next(iter(self._cpuinfo("vendor_id")), "")
-        return {"GenuineIntel": "intel", "AuthenticAMD": "amd"}.get(found, "")
+        with suppress(UsageProblem):
+            return platform_facts.cpu_maker(self.host)
+        return ""
 
     def _cpuinfo(self, name: str) -> list[str]:
         pattern = re.compile(rf"^{name}\s*:\s*(.*)$", re.MULTILINE)
@@ -94,13 +94,14 @@ class Case:
     @cached_property
     def iommu_table(self) -> str:
         """The firmware's ACPI table of IOMMUs: 'DMAR', 'IVRS', or ''."""
-        folder = self.host.path("/sys/firmware/acpi/tables")
-        return next((name for name in ("DMAR", "IVRS") if (folder / name).exists()), "")
+        return platform_facts.iommu_table(self.host)
 
-    @property
+    @cached_property
     def iommu_maker(self) -> str:
-        """Whose IOMMU it is: by the firmware's table, else by the processors."""
-        return {"DMAR": "intel", "IVRS": "amd"}.get(self.iommu_table, self.vendor)
+        """Whose IOMMU it is: 'intel', 'amd', '' where it cannot be told."""
+        with suppress(UsageProblem):
+            return platform_facts.iommu_maker(self.host)
+        return ""
 
     @property
     def has_acpi(self) -> bool:
@@ -159,12 +160,9 @@ class Case:
     # -- the GPUs ---------------------------------------------------------------------------
 
     @cached_property
-    def _taken(self) -> tuple[Mapping[int, Holder], Mapping[Bdf, str]]:
-        if self.host.is_this_host:
-            # That libvirt does not answer is told by a check of its own.
-            with suppress(DeepopsError):
-                return gpus.host_leases().holders(), gpus.in_guests()
-        return Leases(self.host.root).holders(), {}
+    def _taken(self) -> tuple[Mapping[int, Holder], Mapping[Bdf, str], bool]:
+        # That libvirt does not answer is told by a check of its own.
+        return gpus.taken(self.host)
 
     @property
     def holders(self) -> Mapping[int, Holder]:

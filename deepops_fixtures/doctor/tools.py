@@ -16,10 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import vagrant
 from deepops_fixtures.cluster import box as boxes
 from deepops_fixtures.cluster import hypervisor
-from deepops_fixtures.cluster.box import Box
 from deepops_fixtures.doctor.case import Case
 from deepops_fixtures.doctor.model import Question, Verdict, fail, ok, skip, warn
 from deepops_fixtures.errors import UsageProblem
@@ -197,22 +195,18 @@ def box(case: Case) -> Verdict:
     """Look for the cluster's box: built, buildable, or in Vagrant's list."""
     assert case.spec is not None
     name = case.spec.box
-    if name in boxes.available():
-        made = Box(name, case.settings.cache_dir)
-        if made.path.is_file():
-            return ok(f"box '{name}' is built ({made.version})")
-        if shutil.which("mmdebstrap"):
-            return ok(f"box '{name}' is not built yet; the first run builds it")
-        return fail(
-            f"box '{name}' is not built, and 'mmdebstrap' is not here to build it", "./setup.sh"
-        )
-    known = vagrant.Vagrant(quiet_stdout=False).box_list()
-    if any(item.name == name and item.provider == "libvirt" for item in known):
+    try:
+        made = boxes.of_cluster(name, case.spec.name, case.settings.cache_dir)
+    except UsageProblem as error:
+        return fail(error.message, error.hint)
+    if made is None:
         return ok(f"box '{name}' is in Vagrant's list")
+    if made.path.is_file():
+        return ok(f"box '{name}' is built ({made.version})")
+    if shutil.which("mmdebstrap"):
+        return ok(f"box '{name}' is not built yet; the first run builds it")
     return fail(
-        f"Box '{name}' of cluster '{case.spec.name}' is neither a recipe of this project "
-        f"({', '.join(boxes.available())}) nor in Vagrant's list.",
-        f"vagrant box add --provider libvirt {name}",
+        f"box '{name}' is not built, and 'mmdebstrap' is not here to build it", "./setup.sh"
     )
 
 

@@ -191,11 +191,7 @@ class Rules:
                 yield f"'{item.bdf}' is in no IOMMU group: {why}."
         members = (*unit.devices, *unit.foreign)
         for item in members:
-            for mount in self._use.file_systems.get(item.bdf, ()):
-                what = "the root disk" if mount == "/" else f"the file system at '{mount}'"
-                yield _holds(unit, item, f"the controller of {what}")
-            for interface in self._use.default_routes.get(item.bdf, ()):
-                what = f"the network card of the default route ('{interface}')"
+            for what in self._use.needs(item):
                 yield _holds(unit, item, what)
         if unit.foreign:
             others = ", ".join(_described(item, self.host) for item in unit.foreign)
@@ -204,7 +200,7 @@ class Rules:
                 "handed through whole or not at all."
             )
         yield from self._virtual_functions(unit)
-        if self._use.root_is_unknown and any(_is_storage(item) for item in unit.devices):
+        if any(map(self._use.may_hold_root, unit.devices)):
             yield "The disk that '/' is on cannot be told, so no storage controller is given away."
 
     def _virtual_functions(self, unit: Unit) -> Iterator[str]:
@@ -251,10 +247,6 @@ def _numbers(groups: Iterable[int]) -> str:
 def _described(device: PciDevice, host: Host) -> str:
     driver = f", driver '{device.driver}'" if device.driver else ""
     return f"'{device.bdf}' ({device.class_name} {device.id}{driver})"
-
-
-def _is_storage(device: PciDevice) -> bool:
-    return device.class_code >> 16 == 0x01
 
 
 def candidates(

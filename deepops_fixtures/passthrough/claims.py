@@ -63,13 +63,9 @@ def _needed(item: PciDevice, use: HostUse) -> str:
         return "is a PCI bridge, which stays with the host"
     if item.boot_vga:
         return "is the boot display"
-    for place in use.file_systems.get(item.bdf, ()):
-        return "is the controller of " + (
-            "the root disk" if place == "/" else f"the file system at '{place}'"
-        )
-    for interface in use.default_routes.get(item.bdf, ()):
-        return f"is the network card of the default route ('{interface}')"
-    if use.root_is_unknown and item.class_code >> 16 == 0x01:
+    for what in use.needs(item):
+        return f"is {what}"
+    if use.may_hold_root(item):
         return "may be the controller of the root disk, which cannot be told here"
     return ""
 

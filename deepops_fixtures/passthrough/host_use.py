@@ -17,6 +17,8 @@ from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.passthrough.pci import Bdf, Host, PciDevice
 
 _RTF_UP, _RTF_REJECT = 0x1, 0x200
+#: The base class of storage controllers (pci.ids, class section).
+_STORAGE = 0x01
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,19 @@ class HostUse:
     def root_is_unknown(self) -> bool:
         """Whether the controller of '/' cannot be told (ZFS, an overlay, a tree without proc)."""
         return not any("/" in places for places in self.file_systems.values())
+
+    def may_hold_root(self, device: PciDevice) -> bool:
+        """Whether a device is a storage controller while that of '/' cannot be told."""
+        return self.root_is_unknown and device.class_code >> 16 == _STORAGE
+
+    def needs(self, device: PciDevice) -> Iterator[str]:
+        """Yield what the host needs a device as: the controller of a disk, the root disk first,
+        the network card of the default route."""
+        for where in self.file_systems.get(device.bdf, ()):
+            disk = "the root disk" if where == "/" else f"the file system at '{where}'"
+            yield f"the controller of {disk}"
+        for interface in self.default_routes.get(device.bdf, ()):
+            yield f"the network card of the default route ('{interface}')"
 
     def _mounts(self) -> Iterator[tuple[str, Path]]:
         """Yield the mount point and the block device's folder of each mount and swap."""

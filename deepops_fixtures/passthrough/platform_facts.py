@@ -76,17 +76,20 @@ def cpu_maker(host: Host) -> Maker:
     return _MAKERS[vendor]
 
 
+def iommu_table(host: Host) -> str:
+    """Return the firmware's ACPI table of IOMMUs: 'DMAR', 'IVRS', or ''."""
+    folder = host.path("/sys/firmware/acpi/tables")
+    return next((table for table in _TABLES if (folder / table).exists()), "")
+
+
 def iommu_maker(host: Host) -> Maker:
     """Return whose IOMMU this is: by the firmware's table, else by the CPU. Raises UsageProblem.
 
     Virtual machines have AMD processors with an Intel IOMMU and the other way round; where the
     IOMMU is off in the BIOS there is no table.
     """
-    folder = host.path("/sys/firmware/acpi/tables")
-    for table, maker in _TABLES.items():
-        if (folder / table).exists():
-            return maker
-    return cpu_maker(host)
+    table = iommu_table(host)
+    return _TABLES[table] if table else cpu_maker(host)
 
 
 def interrupt_remapping(host: Host) -> bool | None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
-import vagrant
 from deepops_fixtures import resources
 from deepops_fixtures.cluster import (
     base_image,
@@ -32,7 +29,7 @@ from deepops_fixtures.cluster.ledger import Ledger, LedgerBook, Owner
 from deepops_fixtures.cluster.running import NodeData, RunningCluster, with_parent_groups
 from deepops_fixtures.cluster.topology import ClusterSpec
 from deepops_fixtures.cluster.vagrant_tool import environment, error_sentence, readable
-from deepops_fixtures.errors import DeepopsError, ProvisionError, UsageProblem
+from deepops_fixtures.errors import DeepopsError, ProvisionError
 from deepops_fixtures.inputs import Inputs
 from deepops_fixtures.journal import Journal
 from deepops_fixtures.proc import Deadline, run_logged, tail
@@ -82,19 +79,7 @@ class VagrantProvider:
         instance.choose_name(self.spec, self.settings.name, self.book)
 
     def _box(self) -> Box | None:
-        """Return our own box, or None for one that Vagrant already has. Raises UsageProblem for
-        neither."""
-        if self.spec.box in boxes.available():
-            return Box(self.spec.box, self.settings.cache_dir)
-        with suppress(subprocess.SubprocessError, OSError):
-            known = vagrant.Vagrant(quiet_stdout=False).box_list()
-            if any(box.name == self.spec.box and box.provider == "libvirt" for box in known):
-                return None
-        raise UsageProblem(
-            f"Box '{self.spec.box}' of cluster '{self.spec.name}' is neither a recipe of this "
-            f"project ({', '.join(boxes.available())}) nor in Vagrant's list.",
-            hint=f"vagrant box add --provider libvirt {self.spec.box}",
-        )
+        return boxes.of_cluster(self.spec.box, self.spec.name, self.settings.cache_dir)
 
     def inputs(self) -> Inputs:
         """Return everything that decides how these machines look when they are up."""

@@ -118,18 +118,12 @@ def both(keep: Callable[..., Manifest]) -> tuple[Manifest, Manifest]:
 
 
 @pytest.fixture
-def deepops(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    connection: Connection,
+def command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """Return a function that runs deepops-virtual; it gives status, output and error output."""
     from deepops_fixtures import cli
 
-    monkeypatch.setenv("DEEPOPS_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setenv("DEEPOPS_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("DEEPOPS_ACCELERATOR", "tcg")
     # The signals are those of the pytest that runs this.
     monkeypatch.setattr(cli.signals, "install", lambda: None)
 
@@ -145,3 +139,18 @@ def deepops(
         return status, said.out, said.err
 
     return run
+
+
+@pytest.fixture
+def deepops(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    connection: Connection,
+    command_line: Callable[..., tuple[int, str, str]],
+) -> Callable[..., tuple[int, str, str]]:
+    """Return the function of ``command_line``, for a user who has nothing yet and a libvirt in
+    memory."""
+    monkeypatch.setenv("DEEPOPS_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("DEEPOPS_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("DEEPOPS_ACCELERATOR", "tcg")
+    return command_line

@@ -10,6 +10,7 @@ import pytest
 
 from deepops_fixtures.cluster import hypervisor
 from deepops_fixtures.cluster.accelerator import Verdict as Accelerator
+from deepops_fixtures.cluster.box import Box
 from deepops_fixtures.doctor import capacity, cpu, preflight, refuse_unready, run, tools
 from deepops_fixtures.doctor.model import Check, Question, Report, fail, ok
 from deepops_fixtures.errors import ProvisionError, UsageProblem
@@ -248,7 +249,7 @@ def test_the_box_is_there_or_can_be_built(tree, tmp_path, programs):
     assert "'mmdebstrap' is not here" in tools.box(examined).detail
     programs(mmdebstrap="")
     assert "not built yet" in tools.box(examined).detail
-    made = tools.Box("debian12", tmp_path / "cache").path
+    made = Box("debian12", tmp_path / "cache").path
     made.parent.mkdir(parents=True)
     made.touch()
     assert tools.box(examined).detail.startswith("box 'debian12' is built")

@@ -2,8 +2,8 @@
 
 import json
 import os
-import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -29,27 +29,14 @@ def tree(tmp_path):
 
 
 @pytest.fixture
-def gpu(tree, monkeypatch, capsys):
+def gpu(tree, monkeypatch, command_line):
     """Return a function that runs deepops-virtual gpu; bind and unbind work on the tree."""
-    monkeypatch.setattr(cli.signals, "install", lambda: None)
     monkeypatch.setattr(cli.gpu, "this_host", lambda: Host(tree.root))
     monkeypatch.setattr(
         cli.gpu, "binder", lambda host: binding.Binder(host, write=Kernel(tree).write, patience=1)
     )
     monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["deepops-virtual", "gpu", *words])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            status = end.code
-        said = capsys.readouterr()
-        assert "Traceback" not in said.out + said.err
-        return status, said.out, said.err
-
-    return run
+    return partial(command_line, "gpu")
 
 
 # -- list -----------------------------------------------------------------------------------

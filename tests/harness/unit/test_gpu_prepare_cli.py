@@ -2,12 +2,11 @@
 
 import json
 import shutil
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from deepops_fixtures import cli
 from deepops_fixtures.cli import gpu_prepare
 from deepops_fixtures.errors import DeepopsError
 from deepops_fixtures.passthrough import prepared
@@ -28,23 +27,9 @@ def tree(tmp_path: Path) -> HostTree:
 
 
 @pytest.fixture
-def prepare(tree, monkeypatch, capsys):
+def prepare(tree, command_line):
     """Return a function that runs 'gpu prepare' on the tree: status, output, error output."""
-    monkeypatch.setattr(cli.signals, "install", lambda: None)
-
-    def run(*words: str) -> tuple[int, str, str]:
-        line = ["deepops-virtual", "gpu", "prepare", "--root", str(tree.root), *words]
-        monkeypatch.setattr(sys, "argv", line)
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        said = capsys.readouterr()
-        assert "Traceback" not in said.out + said.err
-        return status, said.out, said.err
-
-    return run
+    return partial(command_line, "gpu", "prepare", "--root", str(tree.root))
 
 
 def test_without_apply_it_shows_the_diff_and_changes_nothing(prepare, tree):
