@@ -86,7 +86,7 @@ def measure(cluster: str, checks: list[Path], runs: int, folder: Path) -> list[R
 
 def own_check(spec: ClusterSpec, folder: Path) -> Path:
     """Write a module with one check that asks for as much of the cluster as there can be."""
-    fixture = "virtual_cluster" if spec.deployment == "none" else "deepops"
+    fixture = "virtual_cluster" if not spec.deployment else "deepops"
     path = folder / "test_first.py"
     path.write_text(MODULE.format(fixture=fixture))
     return path

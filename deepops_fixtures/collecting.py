@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from deepops_fixtures import isolation
+from deepops_fixtures import isolation, simulation
 from deepops_fixtures.session import Session, needs_cluster, session_of
 
 
@@ -34,7 +34,11 @@ def skip_gpus_that_will_not_be_there(
 
     ``expression`` is that of ``-m``. Raises UsageProblem.
     """
-    about_gpus = [item for item in items if item.get_closest_marker("gpu") and needs_cluster(item)]
+    about_gpus = [
+        item
+        for item in items
+        if item.get_closest_marker("gpu") and needs_cluster(item) and not simulation.uses(item)
+    ]
     reason = ours.why_no_gpus(expression) if about_gpus else ""
     for item in about_gpus if reason else ():
         item.add_marker(pytest.mark.skip(reason=reason))

@@ -42,6 +42,10 @@ class BoxError(DeepopsError):
     """A Vagrant box could not be built or registered."""
 
 
+class ArtifactError(DeepopsError):
+    """What a deployment needs from this host's cache is not there or could not be built."""
+
+
 class ProvisionError(DeepopsError):
     """A virtual machine or network could not be created, started or reached."""
 

@@ -23,8 +23,30 @@ GROUPS: Final = (
     "k8s_cluster",
 )
 
-#: Group of groups: children as in config.example/inventory.
-SLURM_CLUSTER_CHILDREN: Final = ("slurm-master", "slurm-node", "slurm-login")
+#: What DeepOps puts on a cluster, in the order of deployment: part → its playbook. A test names a
+#: part by the marker or the fixture of that name.
+PARTS: Final[dict[str, str]] = {
+    "slurm": "slurm-cluster.yml",
+    "kubernetes": "k8s-cluster.yml",
+}
+#: Part → the groups that only it has a use for.
+PART_GROUPS: Final[dict[str, tuple[str, ...]]] = {
+    "slurm": (
+        "slurm-master",
+        "slurm-node",
+        "slurm-nfs",
+        "slurm-metric",
+        "slurm-login",
+        "slurm-cluster",
+    ),
+    "kubernetes": ("kube_control_plane", "etcd", "kube_node", "k8s_cluster"),
+}
+
+#: Groups of groups: group → its children as in config.example/inventory.
+PARENT_GROUPS: Final[dict[str, tuple[str, ...]]] = {
+    "slurm-cluster": ("slurm-master", "slurm-node", "slurm-login"),
+    "k8s_cluster": ("kube_control_plane", "kube_node"),
+}
 
 PARTITION: Final = "batch"  # roles/slurm/templates/etc/slurm/slurm.conf
 CLUSTER_NAME: Final = "deepops"  # slurm_cluster_name
@@ -46,6 +68,43 @@ LOCAL_USERS: Final = "/etc/localusers"  # slurm_allow_ssh_user, pam_listfile
 #: A user whom the allow-list does not name: what pam_slurm_adopt decides for everybody else.
 PLAIN_USER: Final = "testuser"
 
+KUBE_ADMIN_CONF: Final = "/etc/kubernetes/admin.conf"  # kubeadm, Kubespray
+KUBELET_CONF: Final = "/etc/kubernetes/kubelet.conf"  # kubeadm, Kubespray
+KUBE_PKI: Final = "/etc/kubernetes/pki"
+KUBE_API_PORT: Final = 6443
+KUBELET_PORT: Final = 10250
+ETCD_PORT: Final = 2379
+CNI_CONFIG_DIR: Final = "/etc/cni/net.d"  # what containerd reads
+#: Certificate files of a node, as shell patterns: of our stack and kubeadm, of Kubespray's etcd,
+#: and what a kubelet renews by itself.
+KUBE_CERTIFICATES: Final = (
+    f"{KUBE_PKI}/*.crt",
+    f"{KUBE_PKI}/etcd/*.crt",
+    "/etc/kubernetes/ssl/*.crt",
+    "/etc/ssl/etcd/ssl/*.pem",
+    "/var/lib/kubelet/pki/kubelet-client-current.pem",
+)
+#: Where etcd's CA, a client certificate and its key are, as shell patterns; the first that exist.
+ETCD_CERTIFICATES: Final = (
+    (
+        f"{KUBE_PKI}/etcd/ca.crt",
+        f"{KUBE_PKI}/etcd/healthcheck-client.crt",
+        f"{KUBE_PKI}/etcd/healthcheck-client.key",
+    ),
+    (
+        "/etc/ssl/etcd/ssl/ca.pem",
+        "/etc/ssl/etcd/ssl/admin-*[!y].pem",  # admin-NODE.pem, not admin-NODE-key.pem
+        "/etc/ssl/etcd/ssl/admin-*-key.pem",
+    ),
+)
+#: Label of the cluster's DNS pods and Service, whatever they are called (kubeadm, Kubespray, ours).
+KUBE_DNS_LABELS: Final = {"k8s-app": "kube-dns"}
+#: Label of kube-proxy's pods where a DaemonSet brings it (kubeadm, Kubespray).
+KUBE_PROXY_LABELS: Final = {"k8s-app": "kube-proxy"}
+#: Image of the checks' own pods: the one that our stack imports, else a registry's.
+CHECK_IMAGE: Final = "deepops.local/busybox:1"
+CHECK_IMAGE_OF_REGISTRY: Final = "busybox:1.36"
+
 
 def is_gpu_node(name: str) -> bool:
     """Return whether a node has GPUs, by its name, as in DeepOps' virtual-gpu01 (virtual/)."""
@@ -58,6 +117,14 @@ UNITS: Final[dict[str, tuple[str, ...]]] = {
     "slurm-master": ("slurmctld.service", "slurmdbd.service", "mariadb.service"),
     "slurm-nfs": ("nfs-server.service",),
     "slurm-node": ("slurmd.service",),
+    "k8s_cluster": (
+        "kubelet.service",
+        "containerd.service",
+        "chrony.service",
+        "rsyslog.service",
+        "ssh.service",
+    ),
+    "etcd": ("etcd.service",),
 }
 #: TCP ports that a node listens on for each of its groups.
 PORTS: Final[dict[str, dict[str, int]]] = {
@@ -68,6 +135,9 @@ PORTS: Final[dict[str, dict[str, int]]] = {
     },
     "slurm-nfs": {"nfs-server": NFS_PORT},
     "slurm-node": {"slurmd": SLURMD_PORT},
+    "kube_control_plane": {"kube-apiserver": KUBE_API_PORT},
+    "etcd": {"etcd": ETCD_PORT},
+    "k8s_cluster": {"kubelet": KUBELET_PORT},
 }
 #: An MPI program that the distro stack puts on the shared file system.
 MPI_HELLO: Final = "/sw/deepops-fixtures/mpi_hello.py"
@@ -147,3 +217,161 @@ XIDS: Final[dict[int, str]] = {
     140: "memory error that could not be repaired",
     154: "the driver asks for a reset or a reboot",
 }
+
+
+class Part(NamedTuple):
+    """A part that DeepOps puts on Kubernetes, and how it is recognised in any namespace."""
+
+    #: What it is called in a report.
+    title: str
+    #: The namespace where DeepOps puts it; where several fit, the one there counts.
+    namespace: str
+    #: Labels that its Services or workloads have, one set enough; the charts' of today and of some
+    #: years ago.
+    labels: tuple[dict[str, str], ...]
+    #: Names of its Services where labels tell nothing.
+    services: tuple[str, ...] = ()
+    #: Port that it answers on within the cluster.
+    port: int = 0
+    #: NodePort that DeepOps gives it (0: none).
+    node_port: int = 0
+    #: Path that answers 200 when all is well.
+    health: str = "/"
+
+
+#: Sources: DeepOps' config.example/helm, roles' defaults and scripts/k8s; the labels: the charts
+#: kube-prometheus-stack, ingress-nginx, docker-registry (twuni), metallb,
+#: nfs-subdir-external-provisioner, gpu-operator and nvidia-device-plugin.
+KUBE_PARTS: Final[dict[str, Part]] = {
+    "gpu-operator": Part(
+        "NVIDIA's GPU operator",
+        "gpu-operator",
+        ({"app": "gpu-operator"}, {"app.kubernetes.io/name": "gpu-operator"}),
+    ),
+    "device-plugin": Part(
+        "NVIDIA's device plugin",
+        "gpu-operator",
+        (
+            {"app": "nvidia-device-plugin-daemonset"},
+            {"app.kubernetes.io/name": "nvidia-device-plugin"},
+            {"name": "nvidia-device-plugin-ds"},
+        ),
+    ),
+    "feature-discovery": Part(
+        "NVIDIA's GPU feature discovery",
+        "gpu-operator",
+        (
+            {"app": "gpu-feature-discovery"},
+            {"app.kubernetes.io/name": "gpu-feature-discovery"},
+        ),
+    ),
+    "dcgm-exporter": Part(
+        "DCGM exporter",
+        "gpu-operator",
+        (
+            {"app": "nvidia-dcgm-exporter"},
+            {"app": "dcgm-exporter"},
+            {"app.kubernetes.io/name": "dcgm-exporter"},
+        ),
+        port=9400,
+        health="/health",
+    ),
+    "ingress": Part(
+        "ingress-nginx",
+        "deepops-ingress",
+        (
+            {
+                "app.kubernetes.io/name": "ingress-nginx",
+                "app.kubernetes.io/component": "controller",
+            },
+            {"app": "ingress-nginx"},
+        ),
+        ("ingress-nginx-controller", "ingress-nginx"),
+        port=80,
+    ),
+    "metallb": Part(
+        "MetalLB",
+        "deepops-loadbalancer",
+        (
+            {"app.kubernetes.io/name": "metallb", "app.kubernetes.io/component": "controller"},
+            {"app": "metallb", "component": "controller"},
+        ),
+    ),
+    "registry": Part(
+        "the container registry",
+        "deepops-docker",
+        ({"app": "docker-registry"}, {"app.kubernetes.io/name": "docker-registry"}),
+        ("docker-registry",),
+        port=5000,
+        node_port=31500,
+        health="/v2/",
+    ),
+    "prometheus": Part(
+        "Prometheus",
+        "monitoring",
+        (
+            {"app": "kube-prometheus-stack-prometheus"},
+            {"app": "prometheus-operator-prometheus"},
+            {"app.kubernetes.io/name": "prometheus", "app.kubernetes.io/component": "server"},
+        ),
+        ("kube-prometheus-stack-prometheus", "prometheus-operated", "prometheus"),
+        port=9090,
+        node_port=30500,
+        health="/-/ready",
+    ),
+    "grafana": Part(
+        "Grafana",
+        "monitoring",
+        ({"app.kubernetes.io/name": "grafana"}, {"app": "grafana"}),
+        ("kube-prometheus-stack-grafana", "grafana"),
+        port=80,
+        node_port=30200,
+        health="/api/health",
+    ),
+    "alertmanager": Part(
+        "Alertmanager",
+        "monitoring",
+        (
+            {"app": "kube-prometheus-stack-alertmanager"},
+            {"app": "prometheus-operator-alertmanager"},
+            {"app.kubernetes.io/name": "alertmanager"},
+        ),
+        ("kube-prometheus-stack-alertmanager", "alertmanager-operated", "alertmanager"),
+        port=9093,
+        node_port=30400,
+        health="/-/ready",
+    ),
+    "dashboard": Part(
+        "Kubernetes' dashboard",
+        "kube-system",
+        (
+            {"k8s-app": "kubernetes-dashboard"},
+            {"app.kubernetes.io/name": "kubernetes-dashboard"},
+            {
+                "app.kubernetes.io/name": "kong",
+                "app.kubernetes.io/instance": "kubernetes-dashboard",
+            },
+        ),
+        ("kubernetes-dashboard-kong-proxy", "kubernetes-dashboard"),
+        port=443,
+        node_port=31443,
+    ),
+    "nfs-provisioner": Part(
+        "the NFS provisioner",
+        "deepops-nfs-client-provisioner",
+        (
+            {"app": "nfs-subdir-external-provisioner"},
+            {"app": "nfs-client-provisioner"},
+        ),
+    ),
+}
+#: What MetalLB gives away (config.example/helm/metallb-resources.yml).
+LOAD_BALANCER_POOL: Final = ("10.0.0.100-10.0.0.110",)
+#: Resource names of NVIDIA's device plugin.
+GPU_RESOURCE: Final = "nvidia.com/gpu"
+MIG_RESOURCES: Final = "nvidia.com/mig-"
+#: Image with a C library, for pods that run nvidia-smi where the node has none like it.
+CUDA_IMAGE: Final = "nvcr.io/nvidia/cuda:12.4.1-base-ubuntu22.04"
+#: Label of ConfigMaps that Grafana's sidecar takes dashboards from
+#: (scripts/k8s/deploy_monitoring.sh).
+DASHBOARD_LABEL: Final = "grafana_dashboard"

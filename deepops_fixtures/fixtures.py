@@ -6,14 +6,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
 from deepops_fixtures import checks, facts
 from deepops_fixtures.errors import DeepopsError, StageFailed
+from deepops_fixtures.parts import why_hidden
 from deepops_fixtures.session import Session, session_of
+from deepops_fixtures.simulation import (  # noqa: F401
+    gpu_pods,
+    gpu_supply,
+    gpu_turn,
+    simulated_gpus,
+)
 
 if TYPE_CHECKING:
     import testinfra.host
@@ -79,6 +86,23 @@ def slurm(deepops: Nodes) -> checks.Slurm:
 
 
 @pytest.fixture(scope="session")
+def kubernetes(deepops: Nodes, deepops_session: Session) -> Iterator[checks.Kubernetes]:
+    """The cluster's Kubernetes: nodes, pods, jobs, events; what a test makes there is deleted at
+    the end of the run."""
+    if not deepops.group("kube_control_plane"):
+        pytest.skip("the cluster has no node in group kube_control_plane")
+    found = checks.Kubernetes(deepops, deepops_session.run_dir)
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="session")
+def deepops_kubernetes(kubernetes: checks.Kubernetes) -> checks.DeepopsKubernetes:
+    """The parts that DeepOps puts on Kubernetes: GPU operator, ingress, registry, monitoring, …"""
+    return checks.DeepopsKubernetes(kubernetes)
+
+
+@pytest.fixture(scope="session")
 def login_host(deepops: Nodes) -> testinfra.host.Host:
     """The testinfra host that users log in to: slurm-login[0], else the Slurm controller."""
     return deepops.login.host
@@ -101,10 +125,19 @@ def gpu_hosts(deepops: Nodes) -> list[testinfra.host.Host]:
 
 
 @pytest.fixture
-def node(request: pytest.FixtureRequest, deepops: Nodes) -> Node:
+def node(request: pytest.FixtureRequest, deepops: Nodes, deepops_session: Session) -> Node:
     """One node; ``@pytest.mark.nodes("slurm-node")`` runs the test on each node of the group."""
     name = getattr(request, "param", None)
-    return deepops[name] if name else deepops.login
+    found = deepops[name] if name else deepops.login
+    marker = request.node.get_closest_marker("nodes")
+    groups = marker.args if marker and name else ()
+    if groups and not set(groups) & set(found.groups):
+        # The tests were made for each node before it was known which parts the run deploys.
+        chosen = deepops_session.rehearsal.chosen
+        gone = [group for group in groups if group in chosen.hidden_groups]
+        if gone:
+            pytest.skip(why_hidden(chosen.parts, gone))
+    return found
 
 
 @pytest.fixture
@@ -140,6 +173,21 @@ def gpu_census(deepops: Nodes) -> checks.GpuCensus:
     return checks.GpuCensus(deepops)
 
 
+@pytest.fixture
+def settle() -> Callable[[checks.Verdict], None]:
+    """A function that fails with what a verdict complains of, and skips where nothing could be
+    judged: what was not seen does not pass."""
+
+    def settled(verdict: checks.Verdict) -> None:
+        __tracebackhide__ = True
+        print(*verdict.unjudged, sep="\n")
+        assert not verdict.faults, str(verdict)
+        if not verdict.judged:
+            pytest.skip(str(verdict))
+
+    return settled
+
+
 @pytest.fixture(scope="session")
 def units(deepops: Nodes) -> checks.Units:
     """The systemd units that each node's groups ask for."""
@@ -149,6 +197,8 @@ def units(deepops: Nodes) -> checks.Units:
 @pytest.fixture(scope="session")
 def munge(deepops: Nodes) -> checks.Munge:
     """munge credentials between the nodes."""
+    if not deepops.group("slurm-cluster"):
+        pytest.skip("the cluster has no Slurm, and so no munge")
     return checks.Munge(deepops)
 
 
@@ -161,12 +211,16 @@ def clocks(deepops: Nodes) -> checks.Clocks:
 @pytest.fixture(scope="session")
 def nfs(deepops: Nodes) -> checks.Nfs:
     """The shared file systems."""
+    if not deepops.group("slurm-cluster"):
+        pytest.skip("the cluster has no Slurm, and so no shared file systems of its own")
     return checks.Nfs(deepops)
 
 
 @pytest.fixture(scope="session")
 def rsyslog(deepops: Nodes) -> checks.Rsyslog:
     """The way of a log line to the server."""
+    if not deepops.group("slurm-master") and not deepops.group("kube_control_plane"):
+        pytest.skip("the cluster has neither a Slurm controller nor a control plane for its logs")
     return checks.Rsyslog(deepops)
 
 

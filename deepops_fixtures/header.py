@@ -32,12 +32,22 @@ def cluster(ours: Session) -> list[str]:
         return []
     from deepops_fixtures.cluster.accelerator import choose_accelerator
 
-    spec, source = ours.spec, ours.source
+    spec = ours.spec
     assert spec is not None
-    what = f"deployed by {source.playbook.name} ({source.name})" if source else "nothing deployed"
-    lines = [f"cluster '{spec.name}': {', '.join(spec.nodes)}; {what}"]
+    lines = [f"cluster '{spec.name}': {', '.join(spec.nodes)}; {_deployed(ours)}"]
     try:
         lines.append(f"accelerator: {choose_accelerator(settings)}")
     except UsageProblem as error:
         lines.append(f"accelerator: {error.message}")
     return lines
+
+
+def _deployed(ours: Session) -> str:
+    from deepops_fixtures.deploy.sources import told
+
+    sources = ours.sources
+    if not sources:
+        return "nothing deployed"
+    # xdist's controller collects no tests; its workers may need less.
+    most = len(sources) > 1 and not ours.settings.parts and not ours.rehearsal.chosen.known
+    return f"deployed by {told(sources)}{', as far as the tests name them' if most else ''}"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deepops_fixtures import collecting, header, reporting, signals
+from deepops_fixtures import collecting, header, reporting, signals, simulation
 from deepops_fixtures.errors import DeepopsError
 from deepops_fixtures.session import (
     KEY,
@@ -139,8 +139,13 @@ def pytest_report_collectionfinish(
     config: pytest.Config, items: Sequence[pytest.Item]
 ) -> list[str]:
     """Say what the cluster is, once it is known that a test needs it."""
+    ours, wanted = session_of(config), [item for item in items if runs_on_cluster(item)]
     with _usage_errors():
-        return header.cluster(session_of(config)) if any(map(runs_on_cluster, items)) else []
+        if not wanted:
+            return []
+        # pytest's own reporter comes before ``pytest_collection_finish`` of a plugin.
+        ours.look_at(wanted)
+        return header.cluster(ours)
 
 
 def _has_workers(config: pytest.Config) -> bool:
@@ -163,6 +168,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test marked ``nodes(...)`` once for each node of these groups."""
     with _usage_errors():
         collecting.once_for_each_node(metafunc)
+        simulation.once_with_simulated(metafunc)
 
 
 @pytest.hookimpl(trylast=True)

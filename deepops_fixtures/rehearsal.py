@@ -14,19 +14,26 @@ from pathlib import Path
 from typing import Literal
 
 from deepops_fixtures import doctor, subject
+from deepops_fixtures import parts as choice
+from deepops_fixtures.applying import Applying
 from deepops_fixtures.cluster import gpus, restoring
 from deepops_fixtures.cluster.checkpoints import Manifest, Stage, Store
-from deepops_fixtures.cluster.ledger import MARK, LedgerBook, Owner
+from deepops_fixtures.cluster.ledger import LedgerBook, Owner
 from deepops_fixtures.cluster.providers import Provider
 from deepops_fixtures.cluster.providers.inventory import InventoryProvider
 from deepops_fixtures.cluster.providers.vagrant import VagrantProvider
-from deepops_fixtures.cluster.running import NodeData, RunningCluster, with_parent_groups
+from deepops_fixtures.cluster.running import (
+    NodeData,
+    RunningCluster,
+    with_parent_groups,
+    without_groups,
+)
 from deepops_fixtures.cluster.topology import ClusterSpec
-from deepops_fixtures.deploy.runner import Deployment
-from deepops_fixtures.deploy.sources import PlaybookSource
+from deepops_fixtures.deploy.sources import PlaybookSource, inputs_of
 from deepops_fixtures.errors import DeepopsError, ProvisionError, UsageProblem
 from deepops_fixtures.inputs import Inputs
 from deepops_fixtures.journal import Journal
+from deepops_fixtures.parts import Parts
 from deepops_fixtures.reuse import Reuse
 from deepops_fixtures.settings import Settings
 from deepops_fixtures.stages import Stages
@@ -59,6 +66,7 @@ class Rehearsal:
         #: Whether any test of this run wants the cluster to be put back.
         self.goes_back = False
         self.store = Store(self.book)
+        self._applying = Applying(settings, self.book, run_dir, self.journal)
         self._plan(kept)
         self.reuse = Reuse(
             settings,
@@ -75,13 +83,15 @@ class Rehearsal:
         """Read what was asked for, so that what is wrong with it is known before anything
         starts."""
         self.spec = subject.cluster(self.settings)
+        #: The parts of DeepOps that this run is about.
+        self.chosen = subject.Chosen(self.settings, self.spec, self.run_dir)
         if self.spec is None:
             self.provider = InventoryProvider(self.settings, self.journal, self.run_dir)
         elif not self.attached:
             self.provider = VagrantProvider(
                 self.spec, self.settings, self.journal, self.run_dir, owner=self.owner, kept=kept
             )
-        self.source()
+        self.sources()
 
     # -- what is known before anything is up ------------------------------------------------
 
@@ -105,18 +115,18 @@ class Rehearsal:
             for name, node in self.spec.nodes.items()
         ]
 
-    def source(self) -> PlaybookSource | None:
-        """Return the playbook to deploy, or None when the hosts are checked as they are."""
-        return subject.source(self.settings, self.spec)
+    def sources(self) -> tuple[PlaybookSource, ...]:
+        """Return the playbooks of this run's parts in the order of their deployment, none when the
+        hosts are checked as they are. Raises UsageProblem."""
+        return self.chosen.sources()
 
-    def _inputs(self, stage: Stage) -> Inputs:
-        """Return everything that a stage of this run's cluster is made from."""
+    def _wanted(self) -> Parts:
+        return tuple(source.part for source in self.sources())
+
+    def _inputs(self, parts: Parts) -> Inputs:
+        """Return everything that this run's cluster with these parts on it is made from."""
         assert isinstance(self.provider, VagrantProvider)
-        made = self.provider.inputs()
-        source = self.source()
-        if stage == "deployed" and source:
-            made = {**made, **{f"deploy {kind}": items for kind, items in source.inputs().items()}}
-        return made
+        return {**self.provider.inputs(), **inputs_of(self.chosen.sources_of(parts))}
 
     def preflight(self) -> None:
         """Refuse what cannot work, before anything is created. Raises UsageProblem."""
@@ -129,8 +139,8 @@ class Rehearsal:
         elif self.attached:
             self._attached_cluster()
 
-    def _reachable(self) -> Literal["up", "deployed"]:
-        return "deployed" if self.target == "deployed" and self.source() else "up"
+    def _reachable(self) -> Parts:
+        return self._wanted() if self.target == "deployed" else ()
 
     # -- stages -----------------------------------------------------------------------------
 
@@ -140,9 +150,7 @@ class Rehearsal:
         Raises the provider's error to the first caller and StageFailed to every later one.
         """
         if self.attached:
-            running = self._attached_cluster()
-            self._keep_description(running)
-            return running
+            return self._keep_description(self._attached_cluster())
         assert self.provider is not None
         self.stages.once("up", self._bring_up)
         return self._running()
@@ -151,13 +159,15 @@ class Rehearsal:
         return RunningCluster.model_validate_json((self.run_dir / "cluster.json").read_text())
 
     def ensure_deployed(self) -> RunningCluster:
-        """Return the running cluster with DeepOps applied; the first caller of all processes
-        applies it."""
+        """Return the running cluster with this run's parts of DeepOps applied; the first caller of
+        all processes applies those that are missing."""
         running = self.ensure_up()
-        source = self.source()
-        if source is None or (self.attached and self._ledger_state() == "deployed"):
+        wanted = self._wanted()
+        if not wanted:
             return running
-        self.stages.once("deployed", lambda: self._reach_deployment(running, source))
+        if self.attached and not choice.to_apply(wanted, self._applying.there(running)):
+            return running
+        self.stages.once("deployed", lambda: self._reach_deployment(running, wanted))
         return running
 
     def ensure_baseline(self) -> Manifest:
@@ -198,91 +208,96 @@ class Rehearsal:
             raise
 
     def deploy_again(self) -> None:
-        """Apply DeepOps whether or not it was applied before (the command line's ``deploy``)."""
-        source = self.source()
-        if source is None:
+        """Apply the parts that were asked for, else all that the cluster carries, whether or not
+        they were applied before (the command line's ``deploy``). Raises UsageProblem."""
+        self.chosen.take_all()
+        wanted = self._wanted()
+        if not wanted:
             raise UsageProblem(
                 "There is nothing to deploy: the cluster's deployment or the source is 'none'.",
                 hint="choose a cluster with deployment 'slurm' and --source distro",
             )
         running = self.ensure_up()
-        self._deploy(running, source)
-        self._accept(running)
+        new = choice.to_apply(wanted, self._applying.there(running))
+        sources = self.chosen.sources_of(choice.ordered([*wanted, *new]))
+        for source in sources:
+            self._applying.apply(running, source)
+        self._applying.accept(running, sources)
 
     def _bring_up(self) -> None:
         assert self.provider is not None
         # Under xdist no process has refused anything yet.
         self.preflight()
+        self.chosen.tell()
         if not isinstance(self.provider, VagrantProvider):
             self._keep_description(self.provider.up())
             return
-        restored = self.reuse.restore(self._reachable(), kept=self.kept)
+        wanted = self._reachable()
+        restored = self.reuse.restore(wanted, kept=self.kept)
         if restored:
             running, manifest = restored
             self._keep_description(running)
             self._set_baseline(manifest)
             taken = datetime.fromtimestamp(manifest.created).strftime("%Y-%m-%d %H:%M")
             self._origin.write_text(
-                f"restored from checkpoint '{manifest.id}' (stage '{manifest.stage}', {taken})"
+                f"restored from checkpoint '{manifest.id}' (stage '{manifest.told}', {taken})"
             )
-            if manifest.stage == "deployed":
+            if wanted and tuple(manifest.parts) == wanted:
                 self.stages.write("deployed", "ok")
-                self._accept(running)
+                self._applying.accept(running, self.sources())
             return
         if self.settings.reuse == "require":
             raise UsageProblem(
                 "The checkpoint that this run requires could not be used.",
                 hint="deepops-virtual checkpoint list; --deepops-reuse auto makes it anew",
             )
-        made_from = self._inputs("up")
+        made_from = self._inputs(())
+        if self.spec and self.target == "deployed":
+            self._applying.prepare(self.spec.box, [source.part for source in self.sources()])
         running = self.provider.up()
         self._keep_description(running)
         if self.settings.reuse != "never":
             self._take(running, "up", made_from)
 
-    def _take(self, running: RunningCluster, stage: Stage, made_from: Inputs) -> None:
-        manifest = self.reuse.take(running, stage, made_from)
+    def _take(
+        self, running: RunningCluster, stage: Stage, made_from: Inputs, parts: Parts = ()
+    ) -> None:
+        manifest = self.reuse.take(running, stage, made_from, parts)
         if manifest:
             self._set_baseline(manifest)
 
     def _set_baseline(self, manifest: Manifest) -> None:
         (self.run_dir / "baseline").write_text(manifest.id)
 
-    def _keep_description(self, running: RunningCluster) -> None:
-        (self.run_dir / "cluster.json").write_text(running.model_dump_json(indent=1))
+    def _keep_description(self, running: RunningCluster) -> RunningCluster:
+        """Write what this run's processes and its report read of the cluster, and return it: as
+        its tests see it."""
+        self.chosen.tell()
+        shown = without_groups(running, self.chosen.hidden_groups)
+        (self.run_dir / "cluster.json").write_text(shown.model_dump_json(indent=1))
         if self.spec:
             (self.run_dir / "spec.json").write_text(self.spec.model_dump_json(indent=1))
+        return shown
 
-    def _reach_deployment(self, running: RunningCluster, source: PlaybookSource) -> None:
-        # What the machines were is not what they are going to be.
-        (self.run_dir / "baseline").unlink(missing_ok=True)
-        self.stages.forget("baseline")
+    def _reach_deployment(self, running: RunningCluster, wanted: Parts) -> None:
+        there = self._applying.there(running)
+        new = self.chosen.sources_of(choice.to_apply(wanted, there))
         keep = not self.attached and self.settings.reuse != "never"
-        made_from = self._inputs("deployed") if keep else {}
-        self._deploy(running, source)
-        if keep:
-            self._take(running, "deployed", made_from)
-        self._accept(running)
-
-    def _deployment(self, running: RunningCluster, source: PlaybookSource) -> Deployment:
-        marks = {MARK: running.name}
-        scratch = self.book.get(running.name).socket_dir / "ansible"
-        return Deployment(
-            running, source, self.run_dir, self.journal, marks=marks, scratch=scratch
-        )
-
-    def _deploy(self, running: RunningCluster, source: PlaybookSource) -> None:
-        self._deployment(running, source).apply(self.settings.deploy_timeout)
-
-    def _accept(self, running: RunningCluster) -> None:
-        """Count a cluster as deployed, once the playbook changes nothing more where that is
-        asked."""
-        source = self.source()
-        if self.settings.idempotence and source:
-            self.book.update(running.name, state="up")
-            deployment = self._deployment(running, source)
-            deployment.assert_idempotent(self.settings.deploy_timeout)
-        self.book.update(running.name, state="deployed")
+        steps = [
+            choice.ordered([*there, *(source.part for source in new[:count])])
+            for count in range(1, len(new) + 1)
+        ]
+        # All of it before anything is applied: what is edited under the first part is in none.
+        made_from = [self._inputs(parts) if keep else {} for parts in steps]
+        for source, parts, inputs in zip(new, steps, made_from, strict=True):
+            # What the cluster was is not what it is going to be.
+            (self.run_dir / "baseline").unlink(missing_ok=True)
+            self.stages.forget("baseline")
+            self._applying.apply(running, source)
+            if keep:
+                self._take(running, "deployed", inputs, parts)
+        checked = choice.ordered([*wanted, *(source.part for source in new)])
+        self._applying.accept(running, self.chosen.sources_of(checked))
 
     def _attached_cluster(self) -> RunningCluster:
         ledger = self.book.get(self.settings.attach)
@@ -293,9 +308,6 @@ class Rehearsal:
                 hint=f"deepops-virtual destroy {ledger.name}; deepops-virtual up",
             )
         return RunningCluster.model_validate_json(path.read_text())
-
-    def _ledger_state(self) -> str:
-        return self.book.get(self.settings.attach).state
 
     @property
     def _origin(self) -> Path:

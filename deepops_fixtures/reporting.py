@@ -19,7 +19,7 @@ import pytest
 from pytest_html import extras
 from pytest_html.basereport import BaseReport
 
-from deepops_fixtures import isolation
+from deepops_fixtures import isolation, simulation
 from deepops_fixtures.errors import DeepopsError
 from deepops_fixtures.records import CheckOutcome
 from deepops_fixtures.report.scrub import scrub
@@ -259,7 +259,7 @@ def _facts(ours: Session) -> page.RunFacts:
         timeline=timeline.build(events, checks),
         provenance=provenance.collect(
             running,
-            ours.source,
+            ours.sources,
             box,
             running.name if running else rehearsal.instance,
             rehearsal.origin,
@@ -285,7 +285,11 @@ def _good(ours: Session) -> bool:
 
 
 def verdict(ours: Session) -> str:
-    """Return what the run found, in one sentence."""
+    """Return what the run found, in one sentence; another tells of GPUs that were SIMULATED."""
+    return " ".join(filter(None, (_found(ours), simulation.note(ours))))
+
+
+def _found(ours: Session) -> str:
     counts = {
         name: sum(o.outcome == name for o in ours.outcomes) for name in ("passed", "skipped")
     }

@@ -17,26 +17,31 @@ import humanize
 
 from deepops_fixtures import inputs as stage_inputs
 from deepops_fixtures.cluster import restoring, taking, teardown
-from deepops_fixtures.cluster.checkpoints import REUSABLE, Manifest, Stage, Store
+from deepops_fixtures.cluster.checkpoints import Manifest, Stage, Store
 from deepops_fixtures.cluster.gpus import Lending
 from deepops_fixtures.cluster.ledger import Owner
 from deepops_fixtures.cluster.running import RunningCluster
 from deepops_fixtures.errors import DeepopsError, UsageProblem
 from deepops_fixtures.inputs import Inputs
 from deepops_fixtures.journal import Journal
+from deepops_fixtures.parts import Parts
 from deepops_fixtures.settings import Settings
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The checkpoints to try, the best first, and for each stage without one why there is none."""
+    """The checkpoints to try, the best first, and for each state without one why there is none."""
 
     candidates: tuple[Manifest, ...]
     lacking: tuple[str, ...]
 
 
 class Reuse:
-    """The checkpoints of one run's cluster: found, restored, taken."""
+    """The checkpoints of one run's cluster: found, restored, taken.
+
+    What a run wants is said as the parts of DeepOps that are to be on the cluster, in the order of
+    their deployment; no part is the machines alone.
+    """
 
     def __init__(
         self,
@@ -46,7 +51,7 @@ class Reuse:
         run_dir: Path,
         owner: Owner,
         cluster: str,
-        make_inputs: Callable[[Stage], Inputs],
+        make_inputs: Callable[[Parts], Inputs],
         lending: Lending | None = None,
     ) -> None:
         self.settings = settings
@@ -60,24 +65,25 @@ class Reuse:
 
     # -- finding ----------------------------------------------------------------------------
 
-    def plan(self, target: Stage) -> Plan:
-        """Return what a run that wants to reach ``target`` may start from."""
+    def plan(self, wanted: Parts) -> Plan:
+        """Return what a run may start from: the best has all that is wanted, the next the parts
+        that are deployed first. One with any other part on it is never among them."""
         candidates: list[Manifest] = []
         lacking: list[str] = []
         if self.settings.reuse == "never":
             return Plan((), ())
-        stages = REUSABLE[REUSABLE.index(target) :]
+        milestones = [wanted[:count] for count in range(len(wanted), -1, -1)]
         if self.settings.reuse == "require":
-            stages = (target,)
-        known = self.store.all()
-        for stage in stages:
-            inputs = self._make_inputs(stage)
-            mine = [item for item in known if item.stage == stage and self._fits(item)]
+            milestones = [wanted]
+        known = [item for item in self.store.all() if self._fits(item)]
+        for parts in milestones:
+            inputs = self._make_inputs(parts)
+            mine = [item for item in known if _is_at(item, parts)]
             same = [item for item in mine if item.key == stage_inputs.key(inputs)]
             candidates += sorted(same, key=lambda item: -item.created)
             if not same:
                 named = f" under the name '{self.settings.name}'" if self.settings.name else ""
-                lacking.append(_why_none(stage, mine, inputs, named))
+                lacking.append(_why_none(parts, mine, inputs, named))
         lacking += [f"{name} was set aside: {why}" for name, why in self.store.rejected]
         return Plan(tuple(candidates), tuple(lacking))
 
@@ -85,22 +91,21 @@ class Reuse:
         wanted = self.settings.name
         return manifest.spec.name == self.cluster and wanted in ("", manifest.instance)
 
-    def refuse_without(self, target: Stage) -> None:
-        """With ``--deepops-reuse=require``, refuse a run that has no checkpoint of its target.
+    def refuse_without(self, wanted: Parts) -> None:
+        """With ``--deepops-reuse=require``, refuse a run that has no checkpoint of all it wants.
 
         Raises UsageProblem naming the input that changed.
         """
         if self.settings.reuse != "require":
             return
-        plan = self.plan(target)
-        good = [item for item in plan.candidates if item.stage == target]
-        for item in good:
+        plan = self.plan(wanted)
+        for item in plan.candidates:
             self._clear_abandoned(item)
-        troubles = [self._trouble(item) for item in good]
+        troubles = [self._trouble(item) for item in plan.candidates]
         if "" not in troubles:
             why = "; ".join([*troubles, *plan.lacking]) or "there is none"
             raise UsageProblem(
-                f"No checkpoint of stage '{target}' can be used: {why}.",
+                f"No checkpoint of {_told(wanted)} can be used: {why}.",
                 hint="run once with --deepops-reuse auto, which takes one; "
                 "deepops-virtual checkpoint list",
             )
@@ -111,12 +116,12 @@ class Reuse:
 
     # -- restoring --------------------------------------------------------------------------
 
-    def restore(self, target: Stage, *, kept: bool) -> tuple[RunningCluster, Manifest] | None:
+    def restore(self, wanted: Parts, *, kept: bool) -> tuple[RunningCluster, Manifest] | None:
         """Return the cluster restored from the best checkpoint there is, or None.
 
         What cannot be restored is said, set aside where it is at fault, and the next one is tried.
         """
-        plan = self.plan(target)
+        plan = self.plan(wanted)
         for why in plan.lacking:
             self.journal.note("up", f"no checkpoint: {why}")
         for manifest in plan.candidates:
@@ -137,7 +142,7 @@ class Reuse:
     def _try(self, manifest: Manifest, kept: bool) -> RunningCluster | None:
         age = humanize.naturaldelta(manifest.age)
         self.journal.note(
-            "up", f"starting from checkpoint '{manifest.id}' ({manifest.stage}, {age} old)"
+            "up", f"starting from checkpoint '{manifest.id}' ({manifest.told}, {age} old)"
         )
         try:
             return restoring.restore(
@@ -176,22 +181,27 @@ class Reuse:
 
     # -- taking -----------------------------------------------------------------------------
 
-    def take(self, running: RunningCluster, stage: Stage, made_from: Inputs) -> Manifest | None:
+    def take(
+        self, running: RunningCluster, stage: Stage, made_from: Inputs, parts: Parts = ()
+    ) -> Manifest | None:
         """Take a checkpoint for later runs (or, with stage 'here', for this one to go back to).
 
-        ``made_from`` are the stage's inputs as they were when it began: one that was edited
-        meanwhile makes a checkpoint of nobody knows what, and none is taken. That none could be
-        taken is said, and fails nothing: the cluster is as good without.
+        ``parts`` are on the cluster by now. ``made_from`` are the stage's inputs as they were
+        when it began: one that was edited meanwhile makes a checkpoint of nobody knows what, and
+        none is taken. That none could be taken is said, and fails nothing: the cluster is as good
+        without.
         """
         try:
-            changed = stage != "here" and stage_inputs.changes(made_from, self._make_inputs(stage))
+            now = made_from if stage == "here" else self._make_inputs(parts)
+            changed = stage_inputs.changes(made_from, now)
             if changed:
                 self.journal.note(
                     "checkpoint", f"none was taken, changed meanwhile: {'; '.join(changed)}"
                 )
                 return None
-            with self.journal.step("checkpoint", f"keeping the cluster as it is ('{stage}')"):
-                manifest = taking.take(self.store, running.name, running, stage, made_from)
+            told = f"{stage}: {', '.join(parts)}" if parts else stage
+            with self.journal.step("checkpoint", f"keeping the cluster as it is ('{told}')"):
+                manifest = taking.take(self.store, running.name, running, stage, made_from, parts)
         except (DeepopsError, OSError) as error:
             self.journal.note("checkpoint", f"none was taken: {error}", status="failed")
             return None
@@ -219,10 +229,22 @@ class Reuse:
             self.journal.note("checkpoint", f"'{item.id}' gave way to newer ones")
 
 
-def _why_none(stage: Stage, mine: list[Manifest], inputs: Inputs, named: str) -> str:
-    """Say why no checkpoint of a stage is good: the nearest one, and what has changed since."""
+def _is_at(manifest: Manifest, parts: Parts) -> bool:
+    """Whether these parts are on a checkpoint's cluster, and no other; a run's own is nobody
+    else's."""
+    stage = "deployed" if parts else "up"
+    return manifest.stage == stage and tuple(manifest.parts) == parts
+
+
+def _told(parts: Parts) -> str:
+    return f"stage 'deployed' ({', '.join(parts)})" if parts else "stage 'up'"
+
+
+def _why_none(parts: Parts, mine: list[Manifest], inputs: Inputs, named: str) -> str:
+    """Say why no checkpoint of these parts is good: the nearest one, and what has changed
+    since."""
     if not mine:
-        return f"none of stage '{stage}' was taken of this cluster{named} yet"
+        return f"none of {_told(parts)} was taken of this cluster{named} yet"
     differences = [(stage_inputs.changes(item.inputs, inputs), item) for item in reversed(mine)]
     changes, nearest = min(differences, key=lambda pair: len(pair[0]))
     return f"{nearest.id} does not fit; changed since: {'; '.join(changes)}"

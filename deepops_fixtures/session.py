@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from deepops_fixtures.isolation import Isolation, breaks, wants_pristine
+from deepops_fixtures.parts import named_by
 from deepops_fixtures.records import CheckOutcome, CommandRecord
 from deepops_fixtures.settings import Settings
 
@@ -85,18 +86,16 @@ class Session:
 
         return subject.cluster(self.settings)
 
-    @cached_property
-    def source(self) -> PlaybookSource | None:
-        """The playbook to deploy, None when the hosts are checked as they are. Raises
-        UsageProblem."""
-        from deepops_fixtures import subject
-
-        return subject.source(self.settings, self.spec)
+    @property
+    def sources(self) -> tuple[PlaybookSource, ...]:
+        """The playbooks to deploy, as far as the parts are known in this process; none when the
+        hosts are checked as they are. Raises UsageProblem."""
+        return self.rehearsal.sources()
 
     def read_request(self) -> None:
-        """Refuse a cluster that is not there, for a process that collects no tests. Raises
-        UsageProblem."""
-        _known = self.spec, self.source
+        """Refuse a cluster that is not there, and a part that it does not carry, for a process
+        that collects no tests. Raises UsageProblem."""
+        _known = self.spec, self.sources
 
     @cached_property
     def rehearsal(self) -> Rehearsal:
@@ -112,12 +111,13 @@ class Session:
         return Isolation(self.rehearsal)
 
     def look_at(self, items: list[pytest.Item]) -> None:
-        """Learn from the tests that ask for the cluster how far they want it, and whether any
-        wants it put back."""
+        """Learn from the tests that ask for the cluster how far they want it, which parts of
+        DeepOps on it, and whether any wants it put back. Raises UsageProblem."""
         asked = {
             name for item in items for name in getattr(item, "fixturenames", ())
         } & CLUSTER_FIXTURES
         self.rehearsal.target = "deployed" if asked - _UP_ALONE else "up"
+        self.rehearsal.chosen.settle(named_by(items))
         self.rehearsal.goes_back = any(breaks(item) or wants_pristine(item) for item in items)
 
     def why_no_gpus(self, expression: str) -> str:

@@ -54,6 +54,16 @@ class Settings(BaseModel):
         description="what is deployed: 'distro' (our playbooks, the distribution's own packages) "
         "or 'none' (the hosts are checked as they are)",
     )
+    parts: str = Field(
+        "",
+        description="parts of DeepOps to deploy, of those that the cluster carries: slurm, "
+        "kubernetes, or slurm,kubernetes [default: those that the tests name, else all of them]",
+    )
+    airgap: bool = Field(
+        False,
+        description="no way out of the machines' networks: packages, binaries and images come from "
+        "this host alone, and a check proves that no node reaches beyond it",
+    )
     idempotence: bool = Field(
         False,
         description="deploy twice and fail, naming the tasks, when the second run changes any",
@@ -89,6 +99,11 @@ class Settings(BaseModel):
         description="hide from the GPU nodes that they are virtual machines, for drivers that "
         "refuse to work in one",
     )
+    simulated_gpus: bool = Field(
+        False,
+        description="write GPUs that are not there into the status of Kubernetes' nodes while a "
+        "check of GPU scheduling runs; such checks are called SIMULATED",
+    )
     gpu_wait: int = Field(
         600, ge=0, description="seconds to wait for a GPU that another cluster holds"
     )
@@ -120,6 +135,11 @@ class Settings(BaseModel):
     def checkpoint_bytes(self) -> int:
         """The checkpoints' budget in bytes."""
         return self.checkpoint_budget * 1024**3
+
+    @property
+    def chosen_parts(self) -> tuple[str, ...]:
+        """The parts that were asked for by name, none where that is left to the tests."""
+        return tuple(part.strip() for part in self.parts.split(",") if part.strip())
 
     @classmethod
     def load(

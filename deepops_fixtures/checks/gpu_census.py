@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from deepops_fixtures.checks import kube_gpus
 from deepops_fixtures.checks.gpu_rules import Verdict
 from deepops_fixtures.checks.slurm import Slurm
 from deepops_fixtures.errors import CheckFailed
@@ -42,7 +43,7 @@ def gres_gpus(gres: str) -> int:
 
 
 @dataclass(frozen=True)
-class KubeNode:
+class CountedNode:
     """A node of Kubernetes, as far as NVIDIA has a part in it."""
 
     name: str
@@ -51,7 +52,7 @@ class KubeNode:
     labels: dict[str, str]
 
     @classmethod
-    def parse(cls, item: dict[str, Any]) -> KubeNode:
+    def parse(cls, item: dict[str, Any]) -> CountedNode:
         """Return the node of one item of ``kubectl get nodes -o json``."""
         resources = item.get("status", {}).get("allocatable", {})
         told = [
@@ -86,14 +87,14 @@ class GpuCensus:
         return found if any(found.values()) else {}
 
     @cached_property
-    def kubernetes(self) -> dict[str, KubeNode]:
+    def kubernetes(self) -> dict[str, CountedNode]:
         """The nodes by name; {} where the control plane does not answer kubectl."""
         planes = self.nodes.group("kube_control_plane")
         done = planes[0].host.run("sh -c %s", _KUBECTL) if planes else None
         if done is None or done.rc != 0:
             return {}
         items = json.loads(done.stdout).get("items", [])
-        return {node.name: node for node in map(KubeNode.parse, items)}
+        return {node.name: node for node in map(CountedNode.parse, items)}
 
     def counts(self, gpus: Gpus) -> Verdict:
         """Whether all parts count the same GPUs on a node."""
@@ -131,6 +132,8 @@ class GpuCensus:
         stack = any(each.gpus is not None for each in self.kubernetes.values())
         if node is None or not stack:
             unasked.append("Kubernetes has no NVIDIA device plugin here")
+        elif kube_gpus.SIMULATED in node.labels:
+            unasked.append("the GPUs of Kubernetes are SIMULATED")
         elif node.shared > 1:
             unasked.append(f"Kubernetes gives each GPU to {node.shared} pods")
         elif node.gpus is not None or "nvidia.com/gpu.present" in node.labels:

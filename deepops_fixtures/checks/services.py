@@ -202,7 +202,9 @@ class Rsyslog:
 
     def __init__(self, nodes: Nodes) -> None:
         self.nodes = nodes
-        self.server = nodes.slurm_controller
+        # DeepOps: rsyslog_client_tcp_host is the first slurm-master, else the control plane.
+        masters = nodes.group("slurm-master")
+        self.server = (masters or nodes.group("kube_control_plane"))[0]
 
     def line_arrives(self, node: Node, seconds: float = 30) -> str:
         """Log a unique line on a node and wait for it on the server; return the file it is in."""

@@ -9,7 +9,16 @@ import sys
 import click
 
 from deepops_fixtures import __version__, signals
-from deepops_fixtures.cli import box, checkpoint, doctor, gpu, gpu_prepare, life, overview
+from deepops_fixtures.cli import (
+    artifact,
+    box,
+    checkpoint,
+    doctor,
+    gpu,
+    gpu_prepare,
+    life,
+    overview,
+)
 from deepops_fixtures.errors import DeepopsError
 
 
@@ -36,6 +45,7 @@ for command in (
     *overview.COMMANDS,
     checkpoint.checkpoint,
     box.box,
+    artifact.artifact,
     gpu.gpu,
     doctor.doctor,
 ):

@@ -32,6 +32,7 @@ def _row(store: Store, item: Manifest) -> dict[str, Any]:
         "cluster": item.spec.name,
         "instance": item.instance,
         "stage": item.stage,
+        "parts": item.parts,
         "kind": item.kind,
         "nodes": list(item.spec.nodes),
         "age_seconds": round(item.age),
@@ -77,7 +78,7 @@ def list_(as_json: bool) -> None:
         what = f"in use by {row['used_by']}" if row["used_by"] else row["flaw"] or "ready"
         table.add_row(
             row["id"],
-            row["stage"],
+            item.told,
             humanize.naturaldelta(item.age),
             humanize.naturalsize(row["bytes"], binary=True),
             what,

@@ -23,6 +23,7 @@ from deepops_fixtures.subject import new_run_dir
 @click.command()
 @setting("cluster")
 @setting("name")
+@setting("parts")
 @setting("accelerator")
 @setting("gpu")
 @setting("gpu_hide_kvm")
@@ -54,20 +55,22 @@ def up(as_json: bool, keep_failed: bool, **options: Any) -> None:
     if as_json:
         click.echo(running.model_dump_json(indent=1))
     else:
+        parts = f" --parts {settings.parts}" if settings.parts else ""
         click.echo(
             f"Cluster '{running.name}' is up: {', '.join(node.name for node in running.nodes)} "
-            f"({running.accelerator}).\nNext: deepops-virtual deploy {running.name}"
+            f"({running.accelerator}).\nNext: deepops-virtual deploy {running.name}{parts}"
         )
 
 
 @click.command()
 @click.argument("name", required=False)
 @setting("source")
+@setting("parts")
 @setting("idempotence")
 @setting("deploy_timeout")
 @setting("reports")
 def deploy(name: str | None, **options: Any) -> None:
-    """Apply DeepOps to a cluster that is up."""
+    """Apply DeepOps to a cluster that is up: all parts that its file names, or some of them."""
     ledger = only(book(), name)
     settings = Settings.load({**options, "attach": ledger.name})
     run_dir = new_run_dir(settings)
@@ -76,7 +79,10 @@ def deploy(name: str | None, **options: Any) -> None:
     run_dir.mkdir(parents=True)
     with progress(rehearsal.journal.path):
         rehearsal.deploy_again()
-    click.echo(f"Cluster '{ledger.name}' is deployed.\nNext: deepops-virtual test {ledger.name}")
+    parts = ", ".join(rehearsal.book.get(ledger.name).parts)
+    click.echo(
+        f"Cluster '{ledger.name}' is deployed: {parts}.\nNext: deepops-virtual test {ledger.name}"
+    )
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

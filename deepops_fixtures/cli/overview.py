@@ -30,6 +30,7 @@ def _status_of(ledger: Ledger, ledgers: LedgerBook) -> dict[str, Any]:
         "name": ledger.name,
         "cluster": ledger.spec.name,
         "state": ledger.state,
+        "parts": ledger.parts,
         "kept": ledger.kept,
         "abandoned": ledger.abandoned,
         "owner": {"pid": ledger.owner.pid, "user": ledger.owner.user, "alive": ledger.owner.alive},
@@ -62,8 +63,9 @@ def _described(item: dict[str, Any]) -> str:
         humanize.naturalsize(item[name], binary=True) for name in ("memory_bytes", "disk_bytes")
     )
     age = humanize.naturaldelta(item["age_seconds"])
+    parts = f" ({', '.join(item['parts'])})" if item["parts"] else ""
     lines = [
-        f"{click.style(item['name'], bold=True)}: {item['state']}, {owner}",
+        f"{click.style(item['name'], bold=True)}: {item['state']}{parts}, {owner}",
         f"  {age} old, {memory} of memory, {disk} of disk",
     ]
     width = max(map(len, item["nodes"]))
@@ -179,7 +181,7 @@ def clusters(as_json: bool) -> None:
             "\n".join(spec.nodes),
             humanize.naturalsize(spec.memory * 2**20, binary=True),
             f"{spec.disk} GiB",
-            spec.deployment,
+            "\n".join(spec.deployment) or "none",
             spec.description,
         )
     Console().print(table)

@@ -17,11 +17,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import yaml
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import vagrant
-from deepops_fixtures import resources
+from deepops_fixtures import debian, resources
 from deepops_fixtures.errors import BoxError, UsageProblem
 from deepops_fixtures.journal import Journal
 from deepops_fixtures.proc import Deadline, run_logged, tail
@@ -66,8 +66,7 @@ class Box:
             raise UsageProblem(
                 f"File '{folder / 'box.yml'}' is not a box recipe: {error}"
             ) from None
-        mirror = os.environ.get("DEEPOPS_DEBIAN_MIRROR")
-        if mirror:
+        if mirror := debian.mirror_wanted():
             self.recipe = self.recipe.model_copy(update={"mirror": mirror})
         self.cache = cache / "boxes"
 
@@ -120,20 +119,8 @@ class Box:
         Two processes never build one box twice: the second waits up to ``wait`` seconds for the
         first. Raises BoxError when the build fails or ``build`` is false and nothing is cached.
         """
-        self.cache.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.cache / f"{self.name}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            journal.note("box", f"waiting for another process that builds box '{self.name}'")
-            try:
-                lock.acquire(timeout=wait)
-            except Timeout:
-                raise BoxError(
-                    f"Another process has been building box '{self.name}' for {wait:.0f} s.",
-                    hint=f"see who holds {lock.lock_file}: fuser -v {lock.lock_file}",
-                ) from None
-        try:
+        lock = self.cache / f"{self.name}.lock"
+        with debian.one_at_a_time(lock, journal, "box", f"box '{self.name}'", wait, BoxError):
             built = False
             if not self.path.is_file():
                 if not build:
@@ -146,8 +133,6 @@ class Box:
             if not self.registered():
                 self._register(journal)
             return built
-        finally:
-            lock.release()
 
     def _register(self, journal: Journal) -> None:
         catalog = self.cache / f"{self.name}.json"
@@ -280,15 +265,8 @@ class BoxBuilder:
         (self.work / "customize.sh").write_text(script)
         options = [f"--dpkgopt=path-exclude={path}" for path in recipe.path_exclude]
         options += [f"--dpkgopt=path-include={path}" for path in recipe.path_include]
-        components = "main"
-        sources = [
-            f"deb {recipe.mirror} {recipe.suite} {components}",
-            f"deb {recipe.mirror} {recipe.suite}-updates {components}",
-            f"deb {recipe.security_mirror} {recipe.suite}-security {components}",
-        ]
-        keyring = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-        if keyring.exists():
-            options.append(f"--keyring={keyring}")
+        options += debian.keyring()
+        sources = debian.sources(recipe.suite, recipe.mirror, recipe.security_mirror)
         self._run(
             [
                 "mmdebstrap",

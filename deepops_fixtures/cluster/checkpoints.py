@@ -16,9 +16,9 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from deepops_fixtures import inputs as stage_inputs
 from deepops_fixtures.cluster import hypervisor, volumes
@@ -30,7 +30,7 @@ from deepops_fixtures.cluster.ledger import (
     write_whole,
 )
 from deepops_fixtures.cluster.running import RunningCluster
-from deepops_fixtures.cluster.topology import ClusterSpec
+from deepops_fixtures.cluster.topology import ClusterSpec, with_parts
 from deepops_fixtures.cluster.volumes import Signature
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.inputs import Inputs
@@ -38,9 +38,8 @@ from deepops_fixtures.proc import boot_id
 
 #: Raised when manifests or volumes are laid out in another way; older checkpoints are then unfit.
 FORMAT = 1
+#: 'here' is a run's own, to go back to; later runs start from the others.
 Stage = Literal["up", "deployed", "here"]
-#: Stages that later runs may start from, the furthest first. 'here' is a run's own, to go back to.
-REUSABLE: tuple[Stage, ...] = ("deployed", "up")
 
 
 class Manifest(BaseModel):
@@ -51,6 +50,8 @@ class Manifest(BaseModel):
     format: int = FORMAT
     id: str
     stage: Stage
+    #: The parts of DeepOps that are in it, in the order in which they are deployed.
+    parts: list[str] = []
     kind: Literal["ram", "disk"]
     created: float
     #: Name of the instance that it brings back; one instance of a name lives at a time.
@@ -78,6 +79,16 @@ class Manifest(BaseModel):
     gpus: dict[str, list[HandedThrough]] = {}
     #: Whether all of it was seen written to the disk: only then is it trusted after a reboot.
     durable: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_parts(cls, data: Any) -> Any:
+        return with_parts(data, "stage")
+
+    @property
+    def told(self) -> str:
+        """The stage with the parts in words, 'deployed: slurm'."""
+        return f"{self.stage}: {', '.join(self.parts)}" if self.parts else self.stage
 
     @property
     def key(self) -> str:

@@ -15,12 +15,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from deepops_fixtures.cluster.topology import ClusterSpec
+from deepops_fixtures.cluster.topology import ClusterSpec, with_parts
 from deepops_fixtures.errors import DeepopsError, UsageProblem
 
 #: Environment variable that marks every process the harness starts for an instance (value: its
@@ -133,6 +134,8 @@ class Ledger(BaseModel):
     kept: bool = False
     #: Each node's place in the management network, once it is known.
     leases: list[Lease] = []
+    #: The parts of DeepOps that are on it, in the order in which they are deployed.
+    parts: list[str] = []
     #: 'kvm' or 'tcg'.
     accelerator: str = "tcg"
     #: Node → the devices of this host that are leased for it; the lease ends when each is back.
@@ -146,6 +149,11 @@ class Ledger(BaseModel):
     #: What was on this host before anything of the instance was.
     before: Snapshot = Snapshot()
     state: str = "creating"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_parts(cls, data: Any) -> Any:
+        return with_parts(data, "state")
 
     @property
     def holder(self) -> str:

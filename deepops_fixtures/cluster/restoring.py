@@ -26,7 +26,7 @@ from deepops_fixtures.cluster import (
 from deepops_fixtures.cluster.checkpoints import Manifest, Store
 from deepops_fixtures.cluster.freezer import Frozen
 from deepops_fixtures.cluster.ledger import Ledger, Owner
-from deepops_fixtures.cluster.running import RunningCluster
+from deepops_fixtures.cluster.running import RunningCluster, with_parent_groups
 from deepops_fixtures.cluster.taking import PATIENCE, instance_folder
 from deepops_fixtures.errors import DeepopsError
 from deepops_fixtures.journal import Journal
@@ -90,7 +90,8 @@ def restore(
         _meet(manifest, ledger, config)
     gpus.look_for(ledger, config, Deadline.after(PATIENCE))
     running = _described(manifest, run_dir, folder)
-    store.book.update(ledger.name, state=manifest.stage if manifest.stage != "here" else "up")
+    state = manifest.stage if manifest.stage != "here" else "up"
+    store.book.update(ledger.name, state=state, parts=manifest.parts)
     (folder / "cluster.json").write_text(running.model_dump_json(indent=1))
     return running
 
@@ -236,9 +237,15 @@ def _write_ssh_config(store: Store, manifest: Manifest, ledger: Ledger) -> Path:
 
 
 def _described(manifest: Manifest, run_dir: Path, folder: Path) -> RunningCluster:
-    """Return the cluster with this run's files in it."""
+    """Return the cluster with this run's files in it, and with all its groups: the run that made
+    the checkpoint may have kept some from its tests."""
     nodes = [
-        node.model_copy(update={"console": str(run_dir / "consoles" / f"{node.name}.log")})
+        node.model_copy(
+            update={
+                "console": str(run_dir / "consoles" / f"{node.name}.log"),
+                "groups": with_parent_groups(manifest.spec.nodes[node.name].groups),
+            }
+        )
         for node in manifest.running.nodes
     ]
     return manifest.running.model_copy(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -245,7 +245,20 @@ class Nodes:
 
 
 def with_parent_groups(groups: list[str]) -> list[str]:
-    """Return the groups with DeepOps' parent groups added (slurm-cluster)."""
-    if set(groups) & set(facts.SLURM_CLUSTER_CHILDREN) and "slurm-cluster" not in groups:
-        return [*groups, "slurm-cluster"]
-    return list(groups)
+    """Return the groups with DeepOps' parent groups added (slurm-cluster, k8s_cluster)."""
+    added = [
+        parent
+        for parent, children in facts.PARENT_GROUPS.items()
+        if set(groups) & set(children) and parent not in groups
+    ]
+    return [*groups, *added]
+
+
+def without_groups(cluster: RunningCluster, groups: Collection[str]) -> RunningCluster:
+    """Return the cluster with none of its nodes in these groups; its Ansible inventory keeps
+    them."""
+    nodes = [
+        node.model_copy(update={"groups": [item for item in node.groups if item not in groups]})
+        for node in cluster.nodes
+    ]
+    return cluster.model_copy(update={"nodes": nodes})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,14 +56,16 @@ def take(
     running: RunningCluster,
     stage: Stage,
     inputs: Inputs,
+    parts: Sequence[str] = (),
     *,
     ram: bool = True,
 ) -> Manifest:
     """Freeze the instance and return the new checkpoint; the guests run on.
 
-    Without ``ram``, or where a device is handed through to a guest, the disks alone are kept, as a
-    power failure would leave them after a sync. Raises ProvisionError or StepTimeout; the instance
-    works on in any case, and what is left of the attempt is in its ledger.
+    ``parts`` are those of DeepOps that are on it. Without ``ram``, or where a device is handed
+    through to a guest, the disks alone are kept, as a power failure would leave them after a
+    sync. Raises ProvisionError or StepTimeout; the instance works on in any case, and what is
+    left of the attempt is in its ledger.
     """
     ledger = store.book.get(name)
     ram = ram and not freezer.disk_only(ledger.domains)
@@ -76,7 +79,7 @@ def take(
         _settle(store, ledger, sync=not ram)
         xml = freezer.freeze(ledger.pool, plan.items, Deadline.after(PATIENCE))
         shutil.copytree(store.book.path(name), folder / "instance", ignore=_OWN, symlinks=True)
-        manifest = _manifest(plan, ledger, running, stage, inputs, xml)
+        manifest = _manifest(plan, ledger, running, stage, inputs, list(parts), xml)
         with store.book.locked():
             store.write(manifest)
             _hand_over(store, name, manifest)
@@ -124,6 +127,7 @@ def _manifest(
     running: RunningCluster,
     stage: Stage,
     inputs: Inputs,
+    parts: list[str],
     xml: dict[str, str],
 ) -> Manifest:
     # The deepest volume is the box's image, which nobody writes to and every cluster shares.
@@ -134,6 +138,7 @@ def _manifest(
     return Manifest(
         id=plan.id,
         stage=stage,
+        parts=parts,
         kind="ram" if plan.memories else "disk",
         created=time.time(),
         instance=ledger.name,

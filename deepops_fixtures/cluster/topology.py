@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -26,13 +27,25 @@ from deepops_fixtures.errors import UsageProblem
 
 _HOST_NAME = re.compile(r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$")
 Accelerator = Literal["auto", "kvm", "tcg"]
-Deployment = Literal["slurm", "none"]
 
 
 def _known_group(value: str) -> str:
     if value not in facts.GROUPS:
         raise ValueError(f"'{value}' is not a DeepOps group; known: {', '.join(facts.GROUPS)}")
     return value
+
+
+def _known_part(value: str) -> str:
+    if value not in facts.PARTS:
+        raise ValueError(f"'{value}' is not a part of DeepOps; known: {', '.join(facts.PARTS)}")
+    return value
+
+
+#: Part → groups that need a member for it, and whether that is exactly one.
+_NEEDED: dict[str, dict[str, bool]] = {
+    "slurm": {"slurm-master": True, "slurm-node": False},
+    "kubernetes": {"kube_control_plane": False, "etcd": False, "kube_node": False},
+}
 
 
 class NodeSpec(BaseModel):
@@ -48,7 +61,8 @@ class NodeSpec(BaseModel):
 
 
 class ClusterSpec(BaseModel):
-    """A cluster file: the box, the deployment, the nodes and what they are in DeepOps' terms."""
+    """A cluster file: the box, the parts to deploy, the nodes and what they are in DeepOps'
+    terms."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -57,11 +71,26 @@ class ClusterSpec(BaseModel):
     box: str = Field(
         min_length=1, description="a recipe of vagrant/boxes, or a Vagrant box's name"
     )
-    deployment: Deployment = "slurm"
+    deployment: list[Annotated[str, AfterValidator(_known_part)]] = Field(
+        default=["slurm"], description="the parts it carries, in the order of their deployment"
+    )
     subnet: str = Field(
         default="auto", description="'auto', or a private IPv4 /24 such as 10.86.7.0/24"
     )
     nodes: dict[str, NodeSpec] = Field(min_length=1)
+
+    @field_validator("deployment", mode="before")
+    @classmethod
+    def _one_or_none(cls, value: Any) -> Any:
+        # One part may stand there by itself; 'none' is no part.
+        if isinstance(value, str):
+            return [] if value == "none" else [value]
+        return value
+
+    @field_validator("deployment")
+    @classmethod
+    def _each_once(cls, value: list[str]) -> list[str]:
+        return [part for part in facts.PARTS if part in value]
 
     @field_validator("subnet")
     @classmethod
@@ -81,6 +110,25 @@ class ClusterSpec(BaseModel):
                 raise ValueError(f"'{name}' is not a host name")
         return value
 
+    @field_validator("nodes")
+    @classmethod
+    def _enough_for_each_part(
+        cls, value: dict[str, NodeSpec], info: ValidationInfo
+    ) -> dict[str, NodeSpec]:
+        # Where the parts are refused themselves there is no 'deployment' here.
+        for part in info.data.get("deployment", []):
+            for group, one in _NEEDED[part].items():
+                count = sum(group in node.groups for node in value.values())
+                if one and count != 1:
+                    raise ValueError(
+                        f"deployment '{part}' needs one node in group {group}, not {count}"
+                    )
+                if not count:
+                    raise ValueError(
+                        f"deployment '{part}' needs at least one node in group {group}"
+                    )
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> ClusterSpec:
         taken: dict[int, str] = {}
@@ -90,14 +138,6 @@ class ClusterSpec(BaseModel):
                     f"'{name}' has the address of '{taken[node.address]}': {node.address}"
                 )
             taken[node.address] = name
-        if self.deployment == "slurm":
-            masters = self.members("slurm-master")
-            if len(masters) != 1:
-                raise ValueError(
-                    f"deployment 'slurm' needs one node in group slurm-master, not {len(masters)}"
-                )
-            if not self.members("slurm-node"):
-                raise ValueError("deployment 'slurm' needs at least one node in group slurm-node")
         return self
 
     def members(self, group: str) -> list[str]:
@@ -118,6 +158,16 @@ class ClusterSpec(BaseModel):
     def disk(self) -> int:
         """GiB of disk that all nodes may grow to together."""
         return sum(node.disk for node in self.nodes.values())
+
+
+def with_parts(data: Any, state: str) -> Any:
+    """Return what a ledger or a manifest holds with its parts: one from when a cluster had one
+    deployment names none, and had that one where its ``state`` is 'deployed'."""
+    if not isinstance(data, dict) or "parts" in data or data.get(state) != "deployed":
+        return data
+    spec = data.get("spec", {})
+    known = spec if isinstance(spec, ClusterSpec) else ClusterSpec.model_validate(spec)
+    return {**data, "parts": list(known.deployment)}
 
 
 def available() -> list[str]:

@@ -4,13 +4,15 @@ fields."""
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deepops_fixtures import inputs, resources
+from deepops_fixtures import facts, inputs, resources
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.inputs import Inputs
+from deepops_fixtures.parts import ordered
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class PlaybookSource:
     name: str
     playbook: Path
     extra_vars: dict[str, Any] = field(default_factory=dict)
+    #: What it puts on a cluster: one of ``facts.PARTS``.
+    part: str = "slurm"
 
     @property
     def revision(self) -> str:
@@ -34,11 +38,26 @@ class PlaybookSource:
         tools = ("ansible-core", "ansible-runner", "mitogen")
         return {
             "playbooks": inputs.of_tree(self.playbook.parent),
-            "variables": inputs.of_data(self.extra_vars),
-            "source": {"name": self.name, "playbook": self.playbook.name},
+            "variables": inputs.of_data({self.part: self.extra_vars}),
+            "source": {self.part: f"{self.playbook.name} of {self.name}"},
             "tools": {name: _version(name) for name in tools},
             "harness": inputs.of_files(package, [*(package / "deploy").glob("*.py")]),
         }
+
+
+def inputs_of(sources: Iterable[PlaybookSource]) -> Inputs:
+    """Return what decides how a cluster looks after these playbooks, one after the other."""
+    found: Inputs = {}
+    for source in sources:
+        for kind, items in source.inputs().items():
+            found.setdefault(f"deploy {kind}", {}).update(items)
+    return found
+
+
+def told(sources: Sequence[PlaybookSource]) -> str:
+    """Return the playbooks in words, 'a.yml and b.yml (distro)'; '' for none."""
+    playbooks = " and ".join(source.playbook.name for source in sources)
+    return f"{playbooks} ({sources[0].name})" if sources else ""
 
 
 def _version(name: str) -> str:
@@ -48,14 +67,31 @@ def _version(name: str) -> str:
         return "absent"
 
 
-def find(name: str, deployment: str) -> PlaybookSource | None:
-    """Return the playbook for a cluster's deployment, or None when there is nothing to deploy."""
-    if name == "none" or deployment == "none":
-        return None
-    playbook = resources.playbooks() / f"{deployment}-cluster.yml"
-    if name != "distro" or not playbook.is_file():
-        raise UsageProblem(
-            f"There is no playbook for deployment '{deployment}' from source '{name}'.",
-            hint="choose --deepops-source distro or none",
+def find(
+    name: str, parts: Iterable[str], there: Collection[str] = ()
+) -> tuple[PlaybookSource, ...]:
+    """Return the playbooks that deploy these parts, in their order; none when there is nothing to
+    deploy.
+
+    Each is told by ``deepops_parts`` what the cluster will carry when it is done: its own part,
+    those before it and those that are ``there``. What comes later is kept from it, so that what a
+    part leaves is the same whatever is put on top. Raises UsageProblem.
+    """
+    if name == "none":
+        return ()
+    found = []
+    parts = ordered(parts)
+    for number, part in enumerate(parts, 1):
+        playbook = resources.playbooks() / facts.PARTS[part]
+        if name != "distro" or not playbook.is_file():
+            raise UsageProblem(
+                f"There is no playbook for part '{part}' from source '{name}'.",
+                hint="choose --deepops-source distro or none",
+            )
+        by_then = list(ordered([*parts[:number], *there]))
+        found.append(
+            PlaybookSource(
+                name=name, playbook=playbook, extra_vars={"deepops_parts": by_then}, part=part
+            )
         )
-    return PlaybookSource(name=name, playbook=playbook)
+    return tuple(found)

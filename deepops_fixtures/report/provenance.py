@@ -16,7 +16,7 @@ import psutil
 
 from deepops_fixtures import __version__, resources
 from deepops_fixtures.cluster.running import RunningCluster
-from deepops_fixtures.deploy.sources import PlaybookSource
+from deepops_fixtures.deploy.sources import PlaybookSource, told
 
 _PACKAGES = (
     "pytest",
@@ -76,7 +76,7 @@ def _host() -> str:
 
 def collect(
     running: RunningCluster | None,
-    source: PlaybookSource | None,
+    sources: Sequence[PlaybookSource],
     box: str,
     instance: str,
     origin: str,
@@ -85,9 +85,7 @@ def collect(
     """Return the facts in reading order; what is not known is left out."""
     facts = {
         "harness": f"deepops-fixtures {__version__} {commit_of(resources.root())}".strip(),
-        "deployed": f"{source.playbook.name}, source {source.name}, content {source.revision}"
-        if source
-        else "nothing",
+        "deployed": f"{told(sources)}, content {sources[0].revision}" if sources else "nothing",
         "instance": instance,
         "cluster": origin,
         "box": box,

@@ -20,10 +20,16 @@ class Tracking(NamedTuple):
     leap: str
 
 
-@pytest.mark.nodes("slurm-cluster")
+def members(nodes: Nodes) -> list[Node]:
+    """Return the nodes that belong to Slurm or to Kubernetes."""
+    groups = {"slurm-cluster", "k8s_cluster"}
+    return [node for node in nodes if groups & set(node.groups)]
+
+
+@pytest.mark.nodes("slurm-cluster", "k8s_cluster")
 def test_the_node_resolves_every_node_to_its_cluster_address(node: Node, deepops: Nodes):
     wrong = []
-    for other in deepops.group("slurm-cluster"):
+    for other in members(deepops):
         found = node.host.run("getent ahostsv4 %s", other.name).stdout.split()
         address = found[0] if found else ""
         expected = other.address or address
@@ -35,7 +41,7 @@ def test_the_node_resolves_every_node_to_its_cluster_address(node: Node, deepops
 
 
 def test_the_clocks_of_all_nodes_agree(deepops: Nodes, clocks: Clocks):
-    offsets = {node.name: clocks.offset(node) for node in deepops.group("slurm-cluster")}
+    offsets = {node.name: clocks.offset(node) for node in members(deepops)}
     ahead = max(offsets, key=lambda name: offsets[name][0])
     behind = min(offsets, key=lambda name: offsets[name][0])
     difference = offsets[ahead][0] - offsets[behind][0]
@@ -46,7 +52,7 @@ def test_the_clocks_of_all_nodes_agree(deepops: Nodes, clocks: Clocks):
     )
 
 
-@pytest.mark.nodes("slurm-cluster")
+@pytest.mark.nodes("slurm-cluster", "k8s_cluster")
 def test_the_clock_of_the_node_follows_a_source(node: Node):
     def tracking() -> Tracking:
         done = node.host.run("chronyc -c tracking")
@@ -66,6 +72,8 @@ def test_the_clock_of_the_node_follows_a_source(node: Node):
 
 
 def test_users_of_the_services_have_one_number_on_every_node(deepops: Nodes):
+    if not deepops.group("slurm-cluster"):
+        pytest.skip("the cluster has no Slurm, and so no users of its services")
     names = ("munge", "slurm", facts.PLAIN_USER)
     numbers = {
         node.name: node.host.check_output("id -u munge; id -u slurm; id -u %s", names[2]).split()

@@ -6,7 +6,7 @@ from deepops_fixtures import facts
 from deepops_fixtures.checks import Units
 from deepops_fixtures.cluster.running import Node
 
-pytestmark = [pytest.mark.services, pytest.mark.nodes("slurm-cluster")]
+pytestmark = [pytest.mark.services, pytest.mark.nodes("slurm-cluster", "k8s_cluster")]
 
 
 def test_every_service_of_the_node_runs_and_comes_back_after_a_reboot(node: Node, units: Units):

@@ -14,8 +14,9 @@ OWN_PLAYBOOK = """
 from pathlib import Path
 from deepops_fixtures.deploy import sources
 
-def find(name, deployment):
-    return sources.PlaybookSource(name="distro", playbook=Path(__file__).parent / "site.yml")
+def find(name, parts, there):
+    playbook = Path(__file__).parent / "site.yml"
+    return (sources.PlaybookSource(name="distro", playbook=playbook),)
 
 sources.find = find
 """

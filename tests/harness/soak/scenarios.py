@@ -132,8 +132,8 @@ from pathlib import Path
 from deepops_fixtures.deploy import sources
 
 
-def find(name, deployment):
-    return sources.PlaybookSource(name="distro", playbook=Path(os.environ["SOAK_PLAYBOOK"]))
+def find(name, parts, there):
+    return (sources.PlaybookSource(name="distro", playbook=Path(os.environ["SOAK_PLAYBOOK"])),)
 
 
 sources.find = find

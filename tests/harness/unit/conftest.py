@@ -113,7 +113,8 @@ def this(book: LedgerBook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> R
 def both(keep: Callable[..., Manifest]) -> tuple[Manifest, Manifest]:
     """Checkpoints of both stages of one instance, good for ``this`` run."""
     up = keep("one-up", "1.img", inputs=MACHINES, created=1000.0)
-    deployed = keep("one-deployed", "1.img", "2.img", stage="deployed", inputs=DEPLOYED)
+    deployed = keep("one-deployed", "1.img", "2.img", stage="deployed", inputs=DEPLOYED,
+                    parts=["slurm"])  # fmt: skip
     return up, deployed
 
 

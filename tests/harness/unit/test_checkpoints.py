@@ -28,6 +28,18 @@ def test_what_is_written_is_read_back_oldest_first(store, keep):
     assert store.get("a") == young
 
 
+def test_one_from_before_there_were_parts_has_the_one_of_its_cluster(store, keep):
+    made = keep("a", "a.img", stage="deployed", parts=["slurm"])
+    path = store.path("a") / "manifest.json"
+    old = json.loads(path.read_text())
+    del old["parts"]
+    old["spec"]["deployment"] = "slurm"
+    old["spec"]["nodes"]["virtual-login"]["groups"] = ["slurm-master", "slurm-node"]
+    path.write_text(json.dumps(old))
+    (seen,) = store.all()
+    assert (seen.parts, seen.told, store.rejected) == (made.parts, "deployed: slurm", [])
+
+
 def test_a_store_that_nobody_has_used_is_empty(store):
     assert store.all() == store.unfinished() == store.collect() == []
     assert store.bases() == set()

@@ -52,9 +52,9 @@ def test_a_script_reads_everything_about_each_checkpoint(
     assert status == 0
     assert first.pop("age_seconds") == pytest.approx(ready.age, abs=60)
     assert first == {
-        "id": "a-up", "cluster": "tiny", "instance": "a", "stage": "up", "kind": "ram",
-        "nodes": ["virtual-login"], "used_at": 1000, "bytes": 2000, "key": ready.key,
-        "used_by": "", "flaw": "",
+        "id": "a-up", "cluster": "tiny", "instance": "a", "stage": "up", "parts": [],
+        "kind": "ram", "nodes": ["virtual-login"], "used_at": 1000, "bytes": 2000,
+        "key": ready.key, "used_by": "", "flaw": "",
     }  # fmt: skip
     assert (second["id"], second["used_by"]) == ("b-up", "b")
     assert (third["id"], third["flaw"]) == ("c-up", "volume '3.img' is gone")
@@ -149,6 +149,23 @@ def test_status_tells_a_script_what_each_cluster_takes_and_whose_it_is(
     assert (one["memory_bytes"], one["disk_bytes"]) == (0, 730)
     assert (one["abandoned"], one["owner"]["alive"]) == (True, False)
     assert one["nodes"] == {"virtual-login": {"state": "absent", "address": "", "devices": []}}
+
+
+def test_status_shows_the_parts_that_are_deployed(deepops, book, ledger):
+    book.write(ledger("one", state="deployed", parts=["slurm", "kubernetes"]))
+    book.write(ledger("two", state="up"))
+    lines = deepops("status")[1].splitlines()
+    assert any(line.startswith("one: deployed (slurm, kubernetes), process ") for line in lines)
+    assert any(line.startswith("two: up, process ") for line in lines)
+    parts = {item["name"]: item["parts"] for item in json.loads(deepops("status", "--json")[1])[
+        "instances"]}  # fmt: skip
+    assert parts == {"one": ["slurm", "kubernetes"], "two": []}
+
+
+def test_the_list_of_checkpoints_shows_the_parts(deepops, keep):
+    keep("one-deployed-123456", "1.img", stage="deployed", parts=["slurm"])
+    out = deepops("checkpoint", "list")[1]
+    assert "deployed: slurm" in next(line for line in out.splitlines() if "-123456" in line)
 
 
 def test_a_checkpoints_disks_are_not_counted_as_the_clusters(

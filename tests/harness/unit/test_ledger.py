@@ -1,5 +1,6 @@
 """The ledger: whole or not at all, and never trusted when it is not."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -23,6 +24,19 @@ def test_what_is_written_is_read_back(ledger, book):
     assert seen.before.domains == {"other"}
     assert [item.name for item in book.all()] == ["one"]
     assert book.update("one", state="up").state == book.get("one").state == "up"
+
+
+@pytest.mark.parametrize(("state", "parts"), [("deployed", ["slurm"]), ("up", [])])
+def test_one_from_before_there_were_parts_has_the_one_of_its_cluster(ledger, book, state, parts):
+    book.write(ledger("one", state=state))
+    for path in book.path("one").glob("ledger*.json"):
+        old = json.loads(path.read_text())
+        del old["parts"]
+        old["spec"]["deployment"] = "slurm"
+        old["spec"]["nodes"]["virtual-login"]["groups"] = ["slurm-master", "slurm-node"]
+        path.write_text(json.dumps(old))
+    seen = book.get("one")
+    assert (seen.parts, seen.spec.deployment, book.rejected) == (parts, ["slurm"], [])
 
 
 def test_its_folder_is_private(ledger, book):

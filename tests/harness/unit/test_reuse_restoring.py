@@ -6,7 +6,7 @@ import pytest
 
 from deepops_fixtures.cluster import hypervisor, restoring, teardown
 from deepops_fixtures.errors import LeakError, ProvisionError, UsageProblem
-from tests.harness.unit.runs import MACHINES, RUNNING
+from tests.harness.unit.runs import MACHINES, RUNNING, SLURM
 
 
 class Restoring:
@@ -41,14 +41,14 @@ def restored(monkeypatch, book, ledger):
 
 
 def test_the_best_one_is_restored_and_told(this, both, restored):
-    assert this.reuse().restore("deployed", kept=False) == (RUNNING, both[1])
+    assert this.reuse().restore(SLURM, kept=False) == (RUNNING, both[1])
     assert restored.tried == ["one-deployed"]
-    assert this.said[0].startswith("starting from checkpoint 'one-deployed' (deployed, ")
+    assert this.said[0].startswith("starting from checkpoint 'one-deployed' (deployed: slurm, ")
 
 
 def test_a_flawed_one_is_set_aside_and_the_next_taken(this, both, restored, connection):
     connection.pool.volumes["2.img"].modified = "later"
-    assert this.reuse().restore("deployed", kept=False) == (RUNNING, both[0])
+    assert this.reuse().restore(SLURM, kept=False) == (RUNNING, both[0])
     assert restored.tried == ["one-up"]
     assert [item.id for item in this.store.all()] == ["one-up"]
     why = "volume '2.img' was changed after it had been taken"
@@ -59,7 +59,7 @@ def test_what_a_killed_run_left_in_its_place_is_taken_down_first(
     this, both, restored, book, ledger, ended
 ):
     book.write(ledger("one", owner=ended))
-    assert this.reuse().restore("deployed", kept=False) == (RUNNING, both[1])
+    assert this.reuse().restore(SLURM, kept=False) == (RUNNING, both[1])
     assert (restored.destroyed, restored.tried) == (["one"], ["one-deployed"])
     assert this.said[0] == "a run that was killed left 'one'"
 
@@ -68,7 +68,7 @@ def test_what_a_killed_run_left_but_somebody_keeps_stays(
     this, both, restored, book, ledger, ended
 ):
     book.write(ledger("one", owner=ended, kept=True, state="up"))
-    assert this.reuse().restore("deployed", kept=False) is None
+    assert this.reuse().restore(SLURM, kept=False) is None
     assert (restored.destroyed, restored.tried) == ([], [])
 
 
@@ -91,7 +91,7 @@ def test_one_whose_name_or_subnet_is_taken_is_passed_over_and_stays(
         route = ipaddress.IPv4Network("10.86.2.128/25")
         monkeypatch.setattr(hypervisor, "subnets_in_use", lambda: [route])
         said = "its subnet 10.86.2.0/24 is in use on this host (10.86.2.128/25)"
-    _, manifest = this.reuse().restore("up", kept=False)
+    _, manifest = this.reuse().restore((), kept=False)
     assert (manifest.id, restored.tried) == ("old", ["old"])
     assert [item.id for item in this.store.all()] == ["old", "new"]
     assert this.said[0].startswith(f"checkpoint 'new' is not free: {said}")
@@ -107,7 +107,7 @@ def test_one_that_cannot_be_restored_leaves_nothing_is_set_aside_and_the_next_tr
     this, both, restored, book, error
 ):
     restored.fails["one-deployed"] = error
-    assert this.reuse().restore("deployed", kept=False) == (RUNNING, both[0])
+    assert this.reuse().restore(SLURM, kept=False) == (RUNNING, both[0])
     assert restored.tried == ["one-deployed", "one-up"]
     assert restored.destroyed == ["one"]
     assert book.all() == []
@@ -123,7 +123,7 @@ def test_one_that_somebody_was_quicker_with_or_that_has_no_room_is_no_fault_of_i
     this, both, restored, error
 ):
     restored.fails["one-deployed"] = error
-    assert this.reuse().restore("deployed", kept=False) == (RUNNING, both[0])
+    assert this.reuse().restore(SLURM, kept=False) == (RUNNING, both[0])
     assert restored.destroyed == []
     assert len(this.store.all()) == 2
     assert error.message in this.said
@@ -136,12 +136,12 @@ def test_what_a_failed_restore_leaves_behind_ends_the_run(this, both, restored, 
     monkeypatch.setattr(teardown, "destroy", destroy)
     restored.fails["one-deployed"] = ProvisionError("It is broken.")
     with pytest.raises(LeakError):
-        this.reuse().restore("deployed", kept=False)
+        this.reuse().restore(SLURM, kept=False)
     assert restored.tried == ["one-deployed"]
 
 
 def test_without_any_nothing_is_restored_and_the_reasons_are_told(this, restored, connection):
-    assert this.reuse().restore("up", kept=False) is None
+    assert this.reuse().restore((), kept=False) is None
     assert this.said == ["no checkpoint: none of stage 'up' was taken of this cluster yet"]
 
 

@@ -10,7 +10,7 @@ from deepops_fixtures import reuse
 from deepops_fixtures.cluster import taking
 from deepops_fixtures.errors import ProvisionError
 from deepops_fixtures.proc import Deadline
-from tests.harness.unit.runs import DEPLOYED, MACHINES, RUNNING
+from tests.harness.unit.runs import DEPLOYED, MACHINES, RUNNING, SLURM
 
 
 @pytest.fixture
@@ -20,9 +20,10 @@ def taken(monkeypatch, keep):
     monkeypatch.setattr(reuse.os, "sync", lambda: None)
     before = set(threading.enumerate())
 
-    def take(_store, name, _running, stage, inputs):
+    def take(_store, name, _running, stage, inputs, parts):
         stages.append(stage)
-        return keep(f"{name}-{stage}", f"{stage}.img", stage=stage, inputs=inputs, instance=name)
+        return keep(f"{name}-{stage}", f"{stage}.img", stage=stage, inputs=inputs, instance=name,
+                    parts=list(parts))  # fmt: skip
 
     monkeypatch.setattr(taking, "take", take)
     yield stages
@@ -31,15 +32,15 @@ def taken(monkeypatch, keep):
 
 
 def test_one_is_taken_of_what_the_stage_was_made_from(this, taken):
-    made = this.reuse().take(RUNNING, "deployed", DEPLOYED)
+    made = this.reuse().take(RUNNING, "deployed", DEPLOYED, SLURM)
     assert (made.inputs, taken) == (DEPLOYED, ["deployed"])
     # Its manifest is written again once all of it is on the disk: only the name stays the same.
-    assert [item.id for item in this.reuse().plan("deployed").candidates] == ["one-deployed"]
+    assert [item.id for item in this.reuse().plan(SLURM).candidates] == ["one-deployed"]
 
 
 def test_of_what_was_edited_meanwhile_none_is_taken(this, taken):
     this.edit()
-    assert this.reuse().take(RUNNING, "deployed", DEPLOYED) is None
+    assert this.reuse().take(RUNNING, "deployed", DEPLOYED, SLURM) is None
     assert taken == []
     assert this.said == [
         "none was taken, changed meanwhile: deploy playbooks: roles/munge/tasks/main.yml changed"

@@ -77,6 +77,74 @@ def test_an_error_names_file_line_and_field(tmp_path, old, new, said):
     assert said in refused(tmp_path, GOOD.replace(old, new))
 
 
+BOTH = """\
+box: debian12
+deployment: {deployment}
+nodes:
+  virtual-login:
+    groups: [slurm-master]
+    cpus: 1
+    memory: 512
+    disk: 8
+    address: 11
+  virtual-mgmt:
+    groups: [kube_control_plane, etcd, kube_node, slurm-node]
+    cpus: 2
+    memory: 512
+    disk: 8
+    address: 12
+"""
+
+
+@pytest.mark.parametrize(
+    ("written", "parts"),
+    [
+        ("slurm", ["slurm"]),
+        ("kubernetes", ["kubernetes"]),
+        ("none", []),
+        ("[]", []),
+        ("[slurm]", ["slurm"]),
+        ("[kubernetes, slurm]", ["slurm", "kubernetes"]),
+    ],
+)
+def test_a_cluster_carries_one_part_or_several_or_none(tmp_path, written, parts):
+    path = tmp_path / "mine.yml"
+    path.write_text(BOTH.format(deployment=written))
+    spec = topology.load(str(path))
+    assert spec.deployment == parts
+    assert topology.ClusterSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_where_no_part_is_named_it_is_slurm(tmp_path):
+    path = tmp_path / "mine.yml"
+    path.write_text(GOOD)
+    assert topology.load(str(path)).deployment == ["slurm"]
+
+
+@pytest.mark.parametrize(
+    ("written", "without", "said"),
+    [
+        ("slrum", "", "/mine.yml:2: deployment.0: 'slrum' is not a part of DeepOps; known: slurm"),
+        ("[slurm, nomad]", "", "/mine.yml:2: deployment.1: 'nomad' is not a part of DeepOps"),
+        ("[none]", "", "/mine.yml:2: deployment.0: 'none' is not a part of DeepOps"),
+        ("7", "", "/mine.yml:2: deployment: Input should be a valid list"),
+        ("[slurm, kubernetes]", "kube_control_plane, ",
+         "deployment 'kubernetes' needs at least one node in group kube_control_plane"),
+        ("kubernetes", "etcd, ",
+         "/mine.yml:3: nodes: deployment 'kubernetes' needs at least one node in group etcd"),
+        ("kubernetes", "kube_node, ",
+         "/mine.yml:3: nodes: deployment 'kubernetes' needs at least one node in group kube_node"),
+        ("slurm", ", slurm-node",
+         "/mine.yml:3: nodes: deployment 'slurm' needs at least one node in group slurm-node"),
+    ],
+    ids=["typo", "second", "none", "number", "control plane", "etcd", "kube_node", "slurm-node"],
+)  # fmt: skip
+def test_a_part_without_its_nodes_and_an_unknown_one_are_refused(tmp_path, written, without, said):
+    text = BOTH.format(deployment=written)
+    assert without in text
+    assert said in refused(tmp_path, text.replace(without, "", 1) if without else text)
+
+
 def test_an_empty_file_is_refused(tmp_path):
     assert "a cluster file is a mapping" in refused(tmp_path, "")
 

@@ -1,0 +1,82 @@
+"""Putting parts of DeepOps on a running cluster, one after the other; its ledger says which are on
+it.
+
+Not for which parts those are (``parts``), nor for when, nor for what is kept of the cluster in
+between: that is ``rehearsal``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from deepops_fixtures.cluster.ledger import MARK, LedgerBook
+from deepops_fixtures.cluster.running import RunningCluster
+from deepops_fixtures.deploy import artifacts
+from deepops_fixtures.deploy.artifacts import Artifact
+from deepops_fixtures.deploy.runner import Deployment
+from deepops_fixtures.deploy.sources import PlaybookSource
+from deepops_fixtures.journal import Journal
+from deepops_fixtures.parts import Parts, ordered
+from deepops_fixtures.settings import Settings
+
+
+class Applying:
+    """Applies playbooks to clusters that have a ledger."""
+
+    def __init__(
+        self, settings: Settings, book: LedgerBook, run_dir: Path, journal: Journal
+    ) -> None:
+        self._settings = settings
+        self._book = book
+        self._run_dir = run_dir
+        self._journal = journal
+
+    def prepare(self, box: str, parts: Sequence[str]) -> dict[str, str]:
+        """Make what the playbooks of these parts bring along from this host, unless it is cached.
+
+        Returns the variables that tell them where it is. Done before the machines start: building
+        the binaries of Kubernetes takes both minutes and processors. Raises ArtifactError.
+        """
+        found = {}
+        for name in artifacts.needed(parts, self._settings.airgap, box):
+            path = Artifact(name, self._settings.cache_dir).ensure(self._journal)
+            found[artifacts.VARIABLES[name]] = str(path)
+        return found
+
+    def there(self, running: RunningCluster) -> Parts:
+        """Return the parts that are on a cluster."""
+        return ordered(self._book.get(running.name).parts)
+
+    def apply(self, running: RunningCluster, source: PlaybookSource) -> None:
+        """Put a part on the cluster. Raises DeployError or StepTimeout."""
+        self._deployment(running, source).apply(self._settings.deploy_timeout)
+        self._note(running, [*self.there(running), source.part])
+
+    def accept(self, running: RunningCluster, sources: Sequence[PlaybookSource]) -> None:
+        """With ``--deepops-idempotence``, count parts as deployed only once their playbooks change
+        nothing more. Raises DeployError naming the tasks that do, or StepTimeout."""
+        if not self._settings.idempotence:
+            return
+        mine = [source.part for source in sources]
+        others = [part for part in self.there(running) if part not in mine]
+        self._note(running, others)
+        for source in sources:
+            self._deployment(running, source).assert_idempotent(self._settings.deploy_timeout)
+        self._note(running, [*others, *mine])
+
+    def _note(self, running: RunningCluster, parts: Sequence[str]) -> None:
+        state = "deployed" if parts else "up"
+        self._book.update(running.name, parts=list(ordered(parts)), state=state)
+
+    def _deployment(self, running: RunningCluster, source: PlaybookSource) -> Deployment:
+        marks = {MARK: running.name}
+        ledger = self._book.get(running.name)
+        scratch = ledger.socket_dir / "ansible"
+        # Where they are on this host decides nothing about the cluster, so it is no input of it.
+        brought = self.prepare(ledger.spec.box, [source.part])
+        source = replace(source, extra_vars={**source.extra_vars, **brought})
+        return Deployment(
+            running, source, self._run_dir, self._journal, marks=marks, scratch=scratch
+        )
