@@ -40,7 +40,7 @@ class Applying:
         the binaries of Kubernetes takes both minutes and processors. Raises ArtifactError.
         """
         found = {}
-        for name in artifacts.needed(parts, self._settings.airgap, box):
+        for name in artifacts.needed(parts, False, box):
             path = Artifact(name, self._settings.cache_dir).ensure(self._journal)
             found[artifacts.VARIABLES[name]] = str(path)
         return found

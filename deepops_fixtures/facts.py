@@ -97,7 +97,7 @@ ETCD_CERTIFICATES: Final = (
         "/etc/ssl/etcd/ssl/admin-*-key.pem",
     ),
 )
-#: Label of the cluster's DNS pods and Service, whatever they are called (kubeadm, Kubespray, ours).
+#: Label of the cluster's DNS pods and Service, whatever their names are.
 KUBE_DNS_LABELS: Final = {"k8s-app": "kube-dns"}
 #: Label of kube-proxy's pods where a DaemonSet brings it (kubeadm, Kubespray).
 KUBE_PROXY_LABELS: Final = {"k8s-app": "kube-proxy"}

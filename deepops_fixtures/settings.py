@@ -59,11 +59,6 @@ class Settings(BaseModel):
         description="parts of DeepOps to deploy, of those that the cluster carries: slurm, "
         "kubernetes, or slurm,kubernetes [default: those that the tests name, else all of them]",
     )
-    airgap: bool = Field(
-        False,
-        description="no way out of the machines' networks: packages, binaries and images come from "
-        "this host alone, and a check proves that no node reaches beyond it",
-    )
     idempotence: bool = Field(
         False,
         description="deploy twice and fail, naming the tasks, when the second run changes any",
