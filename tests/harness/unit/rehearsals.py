@@ -3,6 +3,7 @@ checkpoints are noted."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 from deepops_fixtures import rehearsal
@@ -48,6 +49,7 @@ class Machines:
         return MACHINES
 
     def up(self):
+        self.host.order.append("up")
         self.host.ledger("mine", state="up")
         (self.run_dir / "instance").write_text("mine")
         return self.host.running
@@ -61,6 +63,10 @@ class Host:
         self.folder, self.book = folder, book
         self.spec = topology.load(str(folder / "mine.yml"))
         self.applied, self.checked, self.restored = [], [], []
+        #: What was made on this host and when the machines came up, one after the other.
+        self.order = []
+        #: The variables that each playbook was given.
+        self.given = {}
         #: Playbooks that fail, and that change something again.
         self.fails, self.restless = set(), set()
         self._make_ledger, self._keep, self._taken = make_ledger, keep, 0
@@ -112,11 +118,19 @@ class Host:
         (run_dir / "instance").write_text("mine")
         return restoring._described(manifest, run_dir, store.book.path("mine"))
 
+    def artifact(self, name, _cache):
+        def ensure(_journal):
+            self.order.append(name)
+            return Path("/made") / name
+
+        return SimpleNamespace(ensure=ensure)
+
     def deployment(self, _running, source, *_arguments, **_more):
         def apply(_seconds):
             if source.part in self.fails:
                 raise DeployError("It failed.")
             self.applied.append((source.part, source.extra_vars["deepops_parts"]))
+            self.given[source.part] = source.extra_vars
 
         def check(_seconds):
             if source.part in self.restless:

@@ -27,6 +27,7 @@ def host(book, ledger, keep, tmp_path, monkeypatch):
     monkeypatch.setattr(rehearsal.doctor, "preflight", lambda *_: [])
     monkeypatch.setattr(rehearsal.doctor, "refuse_unready", lambda *_: None)
     monkeypatch.setattr(applying, "Deployment", host.deployment)
+    monkeypatch.setattr(applying, "Artifact", host.artifact)
     monkeypatch.setattr(taking, "take", host.take)
     monkeypatch.setattr(restoring, "restore", host.restore)
     monkeypatch.setattr(restoring, "obstacle", lambda *_: "")
@@ -48,6 +49,18 @@ def test_the_parts_are_applied_one_after_the_other_and_each_is_kept(host):
     assert kept(made) == [("up", ()), ("deployed", SLURM), ("deployed", BOTH)]
     assert host.parts() == ("deployed", ["slurm", "kubernetes"])
     assert made.ensure_baseline().parts == ["slurm", "kubernetes"]
+
+
+def test_what_a_playbook_brings_along_is_made_before_the_machines_are(host):
+    host.rehearse(["kubernetes"]).ensure_deployed()
+    assert host.order[:2] == ["kubernetes-debian12", "up"]
+    assert host.given["kubernetes"]["deepops_kubernetes_artifact"] == "/made/kubernetes-debian12"
+
+
+def test_slurm_alone_brings_nothing_along(host):
+    host.rehearse(["slurm"]).ensure_deployed()
+    assert host.order == ["up"]
+    assert set(host.given["slurm"]) == {"deepops_parts"}
 
 
 def test_only_the_part_that_the_tests_name_is_applied(host):
