@@ -271,11 +271,11 @@ def test_a_box_of_others_has_to_be_in_vagrants_list(tree, tmp_path, programs):
 
 
 def test_more_virtual_cpus_than_processors_take_turns(tree):
-    assert ask(tree.cpu("vmx", count=4), "cpus").status == "ok"
+    assert ask(tree.cpu("vmx", count=5), "cpus").status == "ok"
     check = ask(tree.cpu("vmx", count=2), "cpus")
     assert (check.status, check.detail) == (
         "warn",
-        "CPUs: 4 in the nodes, 2 on this host; they take turns",
+        "CPUs: 5 in the nodes, 2 on this host; they take turns",
     )
 
 
@@ -301,7 +301,7 @@ def test_too_little_memory_or_disk_is_refused(roomy, connection, monkeypatch):
         psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1024**3})()
     )
     verdict = capacity.room(roomy)
-    assert (verdict.status, "needs 6.0 GiB of memory" in verdict.detail) == ("fail", True)
+    assert (verdict.status, "needs 7.0 GiB of memory" in verdict.detail) == ("fail", True)
 
 
 def test_room_that_others_will_make_is_waited_for(roomy, book, ledger, monkeypatch):
