@@ -88,10 +88,17 @@ def pod_spec(main: Plain, *, node: str = "", restart: str = "Never", **more: Any
     return spec | more
 
 
+def _made(
+    api: str, kind: str, name: str, spec: Plain, labels: Mapping[str, str] | None = None
+) -> Plain:
+    """Return an object with the label of the checks."""
+    meta = {"name": name, "labels": {**LABELS, **(labels or {})}}
+    return {"apiVersion": api, "kind": kind, "metadata": meta, "spec": spec}
+
+
 def pod(name: str, spec: Plain, labels: Mapping[str, str] | None = None) -> Plain:
     """Return a pod."""
-    meta = {"name": name, "labels": {**LABELS, **(labels or {})}}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
+    return _made("v1", "Pod", name, spec, labels)
 
 
 def template(spec: Plain, labels: Mapping[str, str]) -> Plain:
@@ -101,32 +108,25 @@ def template(spec: Plain, labels: Mapping[str, str]) -> Plain:
 
 def service(name: str, selector: Mapping[str, str], port: int, **spec: Any) -> Plain:
     """Return a Service that leads to a port of the pods with these labels; ``spec`` overrides."""
+    ports = [{"port": 80, "targetPort": port, "protocol": "TCP"}]
+    return _made("v1", "Service", name, {"selector": dict(selector), "ports": ports} | spec)
+
+
+def _lasting(name: str, pods: int, spec: Plain) -> Plain:
+    """Return what a Deployment and a StatefulSet say alike: so many pods with the label
+    app=name, started anew when they end."""
+    labels = {"app": name}
     return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name, "labels": LABELS},
-        "spec": {
-            "selector": dict(selector),
-            "ports": [{"port": 80, "targetPort": port, "protocol": "TCP"}],
-        }
-        | spec,
+        "replicas": pods,
+        "selector": {"matchLabels": labels},
+        "template": template({**spec, "restartPolicy": "Always"}, labels),
     }
 
 
 def deployment(name: str, replicas: int, spec: Plain) -> Plain:
     """Return a Deployment whose pods carry the label app=name."""
-    labels = {"app": name}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name, "labels": LABELS},
-        "spec": {
-            "replicas": replicas,
-            "selector": {"matchLabels": labels},
-            "progressDeadlineSeconds": 120,
-            "template": template({**spec, "restartPolicy": "Always"}, labels),
-        },
-    }
+    body = _lasting(name, replicas, spec) | {"progressDeadlineSeconds": 120}
+    return _made("apps/v1", "Deployment", name, body)
 
 
 def job(name: str, spec: Plain, *, pods: int = 1, indexed: bool = False) -> Plain:
@@ -139,30 +139,14 @@ def job(name: str, spec: Plain, *, pods: int = 1, indexed: bool = False) -> Plai
     }
     if indexed:
         body["completionMode"] = "Indexed"
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"name": name, "labels": LABELS},
-        "spec": body,
-    }
+    return _made("batch/v1", "Job", name, body)
 
 
 def stateful_set(name: str, pods: int, spec: Plain) -> Plain:
     """Return a StatefulSet of so many pods at once, name-0, name-1, …; the Service of its name
     gives them their names."""
-    labels = {"app": name}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "StatefulSet",
-        "metadata": {"name": name, "labels": LABELS},
-        "spec": {
-            "serviceName": name,
-            "replicas": pods,
-            "podManagementPolicy": "Parallel",
-            "selector": {"matchLabels": labels},
-            "template": template({**spec, "restartPolicy": "Always"}, labels),
-        },
-    }
+    body = _lasting(name, pods, spec) | {"serviceName": name, "podManagementPolicy": "Parallel"}
+    return _made("apps/v1", "StatefulSet", name, body)
 
 
 def apart(name: str) -> Plain:
