@@ -15,9 +15,9 @@ from deepops_fixtures.deploy.artifacts import Artifact, needed
     ("parts", "airgap", "box", "names"),
     [
         (["slurm"], False, "debian12", []),
-        (["kubernetes"], False, "debian12", [artifacts.KUBERNETES]),
+        (["kubernetes"], False, "debian12", [artifacts.KUBERNETES, artifacts.IMAGES]),
         (["slurm"], True, "debian12", [artifacts.PACKAGES]),
-        (["slurm", "kubernetes"], True, "debian12", [artifacts.KUBERNETES, artifacts.PACKAGES]),
+        (["slurm", "kubernetes"], True, "debian12", list(artifacts.VARIABLES)),
         (["kubernetes"], True, "generic/rocky9", []),
     ],
 )

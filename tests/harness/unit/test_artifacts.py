@@ -151,6 +151,23 @@ def test_the_key_changes_with_the_mirror(artifact, recipes, tmp_path, monkeypatc
     assert other.recipe.mirror == debian.mirror_wanted()
 
 
+def test_what_an_artifact_uses_is_built_first_and_decides_its_key(
+    recipes, tmp_path, journal, mmdebstrap
+):
+    calls = mmdebstrap()
+    (recipes / "other").mkdir()
+    (recipes / "other" / "recipe.yml").write_text(f"{RECIPE}uses: [thing]\n")
+    (recipes / "other" / "build.sh").write_text("ls /used\n")
+    other = Artifact("other", tmp_path / "cache", recipes)
+    assert other.ensure(journal).is_dir()
+    assert other.used[0].built
+    first, second = calls.read_text().split("--\n")[:2]
+    assert "/used" not in first
+    assert f"--customize-hook=copy-in {other.cache}/other.building/used /" in second
+    (recipes / "thing" / "build.sh").write_text("echo built otherwise\n")
+    assert Artifact("other", tmp_path / "cache", recipes).key != other.key
+
+
 # -- what goes wrong -------------------------------------------------------------------------
 
 
