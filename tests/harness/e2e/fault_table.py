@@ -6,6 +6,7 @@ entry turns red has not earned its place yet.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 GPU = "virtual-gpu01"
@@ -30,6 +31,8 @@ class Fault:
     break_it: str
     #: Test name → words that its message must have: the cause.
     red: dict[str, str] = field(default_factory=dict)
+    #: Commands for root on other nodes afterwards: node → commands.
+    then: dict[str, str] = field(default_factory=dict)
 
 
 FAULTS = (
@@ -161,13 +164,15 @@ FAULTS = (
 )  # fmt: skip
 
 
-def _rounds(*names: str) -> tuple[tuple[Fault, ...], ...]:
-    table = {fault.name: fault for fault in FAULTS}
+def in_rounds(faults: Iterable[Fault], *names: str) -> tuple[tuple[Fault, ...], ...]:
+    """Return the faults that are tried at the same time, given as their names with spaces between:
+    faults with no check in common share one run of all checks."""
+    table = {fault.name: fault for fault in faults}
     return tuple(tuple(table[name] for name in together.split()) for together in names)
 
 
-#: What is broken at the same time: faults with no check in common share one run of all checks.
-ROUNDS = _rounds(
+ROUNDS = in_rounds(
+    FAULTS,
     "slurmd-stopped",
     "wrong-munge-key",
     "home-unmounted",
