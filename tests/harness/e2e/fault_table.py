@@ -58,12 +58,12 @@ FAULTS = (
         },
     ),
     Fault(
-        "home-unmounted", GPU,
+        "home-unmounted", MGMT,
         "umount --lazy /home",
         {
-            f"{MOUNTED}[{GPU}]": f"{GPU} has mounted {{'/home': 'nothing'}}",
-            "test_a_file_written_on_one_node_is_read_on_every_other": f"{GPU} does not see what",
-            f"{READY}[{GPU}]": "/home is not mounted",
+            f"{MOUNTED}[{MGMT}]": f"{MGMT} has mounted {{'/home': 'nothing'}}",
+            "test_a_file_written_on_one_node_is_read_on_every_other": f"{MGMT} does not see what",
+            f"{READY}[{MGMT}]": "/home is not mounted",
         },
     ),
     Fault(
@@ -173,12 +173,9 @@ def in_rounds(faults: Iterable[Fault], *names: str) -> tuple[tuple[Fault, ...], 
 
 ROUNDS = in_rounds(
     FAULTS,
-    "slurmd-stopped",
-    "wrong-munge-key",
-    "home-unmounted",
-    "node-drained",
-    "rsyslog-stopped",
+    "slurmd-stopped home-unmounted",
+    "wrong-munge-key rsyslog-stopped",
     "slurmctld-stopped",
-    "slurm.conf-differs wrong-address-in-hosts disk-full neglected",
+    "node-drained slurm.conf-differs wrong-address-in-hosts disk-full neglected",
     "jobs-not-confined slurmdbd-stopped clock-off",
 )
