@@ -53,3 +53,5 @@ FAULTS = (
         then={MGMT: f"{_ADMIN} kubectl delete node {GPU}"},
     ),
 )  # fmt: skip
+
+ROUNDS = in_rounds(FAULTS, *(fault.name for fault in FAULTS))
