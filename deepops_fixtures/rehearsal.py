@@ -15,7 +15,7 @@ from typing import Literal
 
 from deepops_fixtures import doctor, subject
 from deepops_fixtures import parts as choice
-from deepops_fixtures.applying import Applying
+from deepops_fixtures.applying import Applying, refuse_unprovided
 from deepops_fixtures.cluster import gpus, restoring
 from deepops_fixtures.cluster.checkpoints import Manifest, Stage, Store
 from deepops_fixtures.cluster.ledger import LedgerBook, Owner
@@ -63,6 +63,7 @@ class Rehearsal:
         self.kept = kept
         #: How far any test of this run wants the cluster: what checkpoint is looked for.
         self.target: Literal["up", "deployed"] = "up"
+        self._fit = False
         #: Whether any test of this run wants the cluster to be put back.
         self.goes_back = False
         self.store = Store(self.book)
@@ -130,14 +131,22 @@ class Rehearsal:
 
     def preflight(self) -> None:
         """Refuse what cannot work, before anything is created. Raises UsageProblem."""
-        if self.provider and not self.stages.outcome("up"):
-            if self.spec:
-                doctor.refuse_unready(doctor.preflight(self.settings, self.spec))
-            self.provider.preflight()
-            if isinstance(self.provider, VagrantProvider):
-                self.reuse.refuse_without(self._reachable())
-        elif self.attached:
+        if self.attached:
             self._attached_cluster()
+        elif not self.stages.outcome("up"):
+            self._refuse_unfit()
+
+    def _refuse_unfit(self) -> None:
+        """Refuse what this process has not looked at yet. Raises UsageProblem."""
+        if self.provider is None or self._fit:
+            return
+        if self.spec:
+            refuse_unprovided(self.spec.box, self.sources(), self.settings.airgap)
+            doctor.refuse_unready(doctor.preflight(self.settings, self.spec))
+        self.provider.preflight()
+        if isinstance(self.provider, VagrantProvider):
+            self.reuse.refuse_without(self._reachable())
+        self._fit = True
 
     def _reachable(self) -> Parts:
         return self._wanted() if self.target == "deployed" else ()
@@ -227,7 +236,7 @@ class Rehearsal:
     def _bring_up(self) -> None:
         assert self.provider is not None
         # Under xdist no process has refused anything yet.
-        self.preflight()
+        self._refuse_unfit()
         self.chosen.tell()
         if not isinstance(self.provider, VagrantProvider):
             self._keep_description(self.provider.up())
@@ -253,7 +262,8 @@ class Rehearsal:
             )
         made_from = self._inputs(())
         if self.spec and self.target == "deployed":
-            self._applying.prepare(self.spec.box, [source.part for source in self.sources()])
+            parts = [source.part for source in self.sources()]
+            self._applying.prepare(self.spec.box, parts, self.settings.airgap)
         running = self.provider.up()
         self._keep_description(running)
         if self.settings.reuse != "never":
@@ -306,6 +316,11 @@ class Rehearsal:
             raise UsageProblem(
                 f"Cluster instance '{ledger.name}' is not up (its state: {ledger.state}).",
                 hint=f"deepops-virtual destroy {ledger.name}; deepops-virtual up",
+            )
+        if self.settings.airgap and not ledger.airgap:
+            raise UsageProblem(
+                f"Cluster instance '{ledger.name}' is not airgapped: its network has a way out.",
+                hint="deepops-virtual up --airgap, or leave --deepops-airgap out",
             )
         return RunningCluster.model_validate_json(path.read_text())
 

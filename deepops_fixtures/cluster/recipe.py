@@ -35,10 +35,15 @@ _CODE = (
 
 
 def up_inputs(
-    spec: ClusterSpec, box: Box | None, accelerator: str, gpu: dict[str, str] | None = None
+    spec: ClusterSpec,
+    box: Box | None,
+    accelerator: str,
+    gpu: dict[str, str] | None = None,
+    *,
+    airgap: bool = False,
 ) -> Inputs:
-    """Return the inputs of stage 'up': box, cluster file, Vagrantfile, our code, this host, and
-    what was asked of its GPUs where anything was."""
+    """Return the inputs of stage 'up': box, cluster file, the way out of its network, Vagrantfile,
+    our code, this host, and what was asked of its GPUs where anything was."""
     here = Path(__file__).resolve().parent
     code = [(here / name).resolve() for name in _CODE]
     vagrant = resources.vagrant()
@@ -49,6 +54,7 @@ def up_inputs(
     return {
         "box": {spec.box: box.version if box else "Vagrant's own"},
         "cluster": inputs.of_data(cluster),
+        "network": {"way out": "none (airgap)" if airgap else "NAT"},
         "vagrant": {**files, **inputs.of_files(vagrant, [vagrant / "identity.sh"])},
         "harness": inputs.of_files(here.parent, code),
         "host": _host(accelerator),
