@@ -242,6 +242,7 @@ class Rehearsal:
             self._keep_description(self.provider.up())
             return
         wanted = self._reachable()
+        self._prepare(wanted)
         restored = self.reuse.restore(wanted, kept=self.kept)
         if restored:
             running, manifest = restored
@@ -261,13 +262,18 @@ class Rehearsal:
                 hint="deepops-virtual checkpoint list; --deepops-reuse auto makes it anew",
             )
         made_from = self._inputs(())
-        if self.spec and self.target == "deployed":
-            parts = [source.part for source in self.sources()]
-            self._applying.prepare(self.spec.box, parts, self.settings.airgap)
         running = self.provider.up()
         self._keep_description(running)
         if self.settings.reuse != "never":
             self._take(running, "up", made_from)
+
+    def _prepare(self, wanted: Parts) -> None:
+        """Make what the playbooks of these parts bring along, before any machine takes processors
+        from it; what the best checkpoint has on it already brings nothing."""
+        best = next(iter(self.reuse.plan(wanted).candidates), None)
+        missing = [part for part in wanted if best is None or part not in best.parts]
+        if self.spec and missing:
+            self._applying.prepare(self.spec.box, missing, self.settings.airgap)
 
     def _take(
         self, running: RunningCluster, stage: Stage, made_from: Inputs, parts: Parts = ()

@@ -236,6 +236,25 @@ def test_a_run_for_kubernetes_starts_from_the_machines_and_not_from_slurm(host, 
     assert host.applied == [("kubernetes", ["kubernetes"])]
 
 
+def test_what_is_missing_in_the_checkpoint_is_made_before_its_machines_come_back(
+    host, earlier, monkeypatch
+):
+    earlier("slurm")
+    restore = host.restore
+    monkeypatch.setattr(
+        restoring,
+        "restore",
+        lambda *given, **more: host.order.append("back") or restore(*given, **more),
+    )
+    host.order.clear()
+    host.rehearse().ensure_deployed()
+    assert host.order[:2] == ["kubernetes-debian12", "back"]
+    host.gone()
+    host.order.clear()
+    host.rehearse().ensure_deployed()
+    assert host.order == ["back"]
+
+
 def test_a_run_that_wants_the_machines_alone_gets_them(host, earlier):
     earlier()
     made = host.rehearse(target="up")
