@@ -117,8 +117,13 @@ class Artifact:
 
     @property
     def built(self) -> bool:
-        """Whether the cache has it."""
-        return (self.path / "manifest.json").is_file()
+        """Whether the cache has it, every file at its full length."""
+        try:
+            files = json.loads((self.path / "manifest.json").read_text())["files"]
+            sizes = {name: (self.path / name).stat().st_size for name in files}
+        except (OSError, ValueError, KeyError):
+            return False
+        return all(sizes[name] == file["bytes"] for name, file in files.items())
 
     @property
     def size(self) -> int:
@@ -274,16 +279,20 @@ class Builder:
         )
         missing = [name for name in recipe.files if not (self.work / "out" / name).is_file()]
         if status != 0 or missing:
-            why = (
-                f"mmdebstrap ended with status {status}"
-                if status != 0
-                else f"the build left no {', '.join(missing)}"
-            )
+            again = f"deepops-virtual artifact build {self.artifact.name}"
+            hint = f"read {self.log}; ./setup.sh --check; {again}"
+            why = f"the build left no {', '.join(missing)}"
+            if status != 0:
+                why = f"mmdebstrap ended with status {status}"
+            if status != 0 and (lost := _not_fetched(self.log)):
+                why = f"{lost[0]} could not be fetched ({lost[1]})"
+                hint = (
+                    f"try it: curl -I {lost[0]}; another mirror: DEEPOPS_DEBIAN_MIRROR=URL {again}"
+                )
             raise ArtifactError(
                 f"Building artifact '{self.artifact.name}' failed: {why}.",
                 detail=_cause(self.log),
-                hint=f"read {self.log}; ./setup.sh --check; "
-                f"deepops-virtual artifact build {self.artifact.name}",
+                hint=hint,
             )
 
     def _describe(self) -> None:
@@ -309,6 +318,13 @@ def _sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _not_fetched(log: Path) -> tuple[str, str] | None:
+    """Return the first address that apt could not fetch, and apt's reason, or None."""
+    text = log.read_text(errors="replace")
+    found = re.search(r"^E: Failed to fetch (\S+) +(.+)$", text, re.MULTILINE)
+    return (found[1], found[2].strip().rstrip(".:")) if found else None
 
 
 def _cause(log: Path) -> str:
