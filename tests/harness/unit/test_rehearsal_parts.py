@@ -53,7 +53,7 @@ def test_the_parts_are_applied_one_after_the_other_and_each_is_kept(host):
 
 def test_what_a_playbook_brings_along_is_made_before_the_machines_are(host):
     host.rehearse(["kubernetes"]).ensure_deployed()
-    assert host.order[:2] == ["kubernetes-debian12", "up"]
+    assert host.order[:3] == ["kubernetes-debian12", "images-debian12", "up"]
     assert host.given["kubernetes"]["deepops_kubernetes_artifact"] == "/made/kubernetes-debian12"
 
 
@@ -65,7 +65,8 @@ def test_slurm_alone_brings_nothing_along(host):
 
 def test_an_airgapped_cluster_is_brought_its_packages_too(host):
     host.rehearse(airgap=True).ensure_deployed()
-    assert host.order[:3] == ["kubernetes-debian12", "packages-debian12", "up"]
+    made = ["kubernetes-debian12", "images-debian12", "packages-debian12"]
+    assert host.order[:4] == [*made, "up"]
     for part in BOTH:
         assert host.given[part]["deepops_packages_artifact"] == "/made/packages-debian12"
     assert "deepops_kubernetes_artifact" not in host.given["slurm"]
@@ -248,7 +249,7 @@ def test_what_is_missing_in_the_checkpoint_is_made_before_its_machines_come_back
     )
     host.order.clear()
     host.rehearse().ensure_deployed()
-    assert host.order[:2] == ["kubernetes-debian12", "back"]
+    assert host.order[:3] == ["kubernetes-debian12", "images-debian12", "back"]
     host.gone()
     host.order.clear()
     host.rehearse().ensure_deployed()
