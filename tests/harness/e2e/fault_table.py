@@ -67,9 +67,9 @@ FAULTS = (
         },
     ),
     Fault(
-        "node-drained", GPU,
-        f"scontrol update NodeName={GPU} State=DRAIN Reason='bad fan'",
-        {f"{READY}[{GPU}]": "reason: bad fan"},
+        "node-drained", MGMT,
+        f"scontrol update NodeName={MGMT} State=DRAIN Reason='bad fan'",
+        {f"{READY}[{MGMT}]": "reason: bad fan"},
     ),
     Fault(
         "rsyslog-stopped", GPU,
@@ -174,8 +174,8 @@ def in_rounds(faults: Iterable[Fault], *names: str) -> tuple[tuple[Fault, ...], 
 ROUNDS = in_rounds(
     FAULTS,
     "slurmd-stopped home-unmounted",
-    "wrong-munge-key rsyslog-stopped",
+    "wrong-munge-key rsyslog-stopped node-drained slurm.conf-differs wrong-address-in-hosts "
+    "disk-full neglected",
     "slurmctld-stopped",
-    "node-drained slurm.conf-differs wrong-address-in-hosts disk-full neglected",
     "jobs-not-confined slurmdbd-stopped clock-off",
 )
