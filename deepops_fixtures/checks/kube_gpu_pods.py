@@ -103,7 +103,7 @@ class GpuPods:
 
     def drop(self, pods: list[Pod]) -> None:
         """Delete pods and wait until they are gone."""
-        # No kubelet has GPUs that are simulated: it refuses these pods, and then is slow to let go.
+        # A kubelet is slow to let go of what runs on GPUs that it does not have.
         grace = 0 if self.simulated else None
         for pod in pods:
             self.kubernetes.delete("Pod", pod.name, grace=grace)

@@ -160,7 +160,7 @@ class Scheduler:
     def logs(self, _pod: Pod) -> str:
         return self.log
 
-    def delete(self, kind: str, name: str, *_api: str) -> None:
+    def delete(self, kind: str, name: str, *_api: str, grace: int | None = None) -> None:
         if kind == "Pod":
             del self.living[name]
 
