@@ -130,6 +130,8 @@ class Rehearsal:
 
     def preflight(self) -> None:
         """Refuse what cannot work, before anything is created. Raises UsageProblem."""
+        if self.target == "deployed":
+            self.chosen.refuse_unfit()
         if self.provider and not self.stages.outcome("up"):
             if self.spec:
                 doctor.refuse_unready(doctor.preflight(self.settings, self.spec))
@@ -217,6 +219,7 @@ class Rehearsal:
                 "There is nothing to deploy: the cluster's deployment or the source is 'none'.",
                 hint="choose a cluster with deployment 'slurm' and --source distro",
             )
+        self.chosen.refuse_unfit()
         running = self.ensure_up()
         new = choice.to_apply(wanted, self._applying.there(running))
         sources = self.chosen.sources_of(choice.ordered([*wanted, *new]))

@@ -35,6 +35,11 @@ class Settings(BaseModel):
         min_length=1,
         description="cluster to rehearse on: a name (deepops-virtual clusters) or a file's path",
     )
+    box: str = Field(
+        "",
+        description="Vagrant box of every node, instead of the one that the cluster's file names: "
+        "a recipe of the project, or a box that Vagrant has or downloads, such as almalinux/9",
+    )
     inventory: Path | None = Field(
         None,
         description="Ansible inventory of existing hosts to check instead of virtual machines; "

@@ -15,11 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepops_fixtures import parts as choice
+from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.settings import Settings
 
 if TYPE_CHECKING:
     from deepops_fixtures.cluster.topology import ClusterSpec
     from deepops_fixtures.deploy.sources import PlaybookSource
+
+#: Part → groups of which our own playbooks take one node (playbooks/*.yml assert it).
+_ONE_OF_THESE = {
+    "slurm": ("slurm-master",),
+    "kubernetes": ("kube_control_plane", "etcd"),
+}
 
 
 def cluster(settings: Settings) -> ClusterSpec | None:
@@ -32,7 +39,7 @@ def cluster(settings: Settings) -> ClusterSpec | None:
         return LedgerBook(settings.state_dir).get(settings.attach).spec
     from deepops_fixtures.cluster import topology
 
-    return topology.load(settings.cluster)
+    return topology.load(settings.cluster, settings.box)
 
 
 def deployed(settings: Settings) -> choice.Parts:
@@ -116,6 +123,29 @@ class Chosen:
         """Return the playbooks of the parts in the order of their deployment, none when the hosts
         are checked as they are. Raises UsageProblem."""
         return self._find(self.parts)
+
+    def refuse_unfit(self) -> None:
+        """Refuse a cluster that the project's own playbooks make nothing of, before it is
+        created. Raises UsageProblem."""
+        if self._spec is None or self._settings.source != "distro":
+            return
+        hint = "choose another cluster (deepops-virtual clusters), or --deepops-source"
+        name = self._spec.name
+        for part in self.parts:
+            if self._spec.vagrantfile == "Vagrantfile-centos":
+                raise UsageProblem(
+                    f"Our own playbook for part '{part}' installs packages of Debian, which "
+                    f"cluster '{name}' does not run.",
+                    hint=hint,
+                )
+            for group in _ONE_OF_THESE.get(part, ()):
+                count = len(self._spec.members(group))
+                if count != 1:
+                    raise UsageProblem(
+                        f"Our own playbook for part '{part}' wants one node in group {group}; "
+                        f"cluster '{name}' has {count}.",
+                        hint=hint,
+                    )
 
     def sources_of(self, some: choice.Parts) -> list[PlaybookSource]:
         """Return the playbooks of some parts. Raises UsageProblem."""

@@ -22,6 +22,7 @@ from deepops_fixtures.subject import new_run_dir
 
 @click.command()
 @setting("cluster")
+@setting("box")
 @setting("name")
 @setting("parts")
 @setting("accelerator")

@@ -16,6 +16,7 @@ from deepops_fixtures.cluster import (
     instance,
     inventory_file,
     networks,
+    public_box,
     recipe,
     ssh,
     teardown,
@@ -101,6 +102,8 @@ class VagrantProvider:
         if box:
             box.ensure(self.journal)
             base_image.ensure(box, self.journal)
+        else:
+            public_box.ensure(self.spec.box, self.spec.name, self.settings.cache_dir, self.journal)
         verdict = self.verdict()
         self.ledger = instance.reserve(
             self.spec,
