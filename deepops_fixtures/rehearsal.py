@@ -22,6 +22,7 @@ from deepops_fixtures.cluster.ledger import LedgerBook, Owner
 from deepops_fixtures.cluster.providers import Provider
 from deepops_fixtures.cluster.providers.inventory import InventoryProvider
 from deepops_fixtures.cluster.providers.vagrant import VagrantProvider
+from deepops_fixtures.cluster.providers.vagrant_folder import VagrantFolderProvider
 from deepops_fixtures.cluster.running import (
     NodeData,
     RunningCluster,
@@ -86,12 +87,19 @@ class Rehearsal:
         #: The parts of DeepOps that this run is about.
         self.chosen = subject.Chosen(self.settings, self.spec, self.run_dir)
         if self.spec is None:
-            self.provider = InventoryProvider(self.settings, self.journal, self.run_dir)
+            self.provider = self._existing()
         elif not self.attached:
             self.provider = VagrantProvider(
                 self.spec, self.settings, self.journal, self.run_dir, owner=self.owner, kept=kept
             )
         self.sources()
+
+    def _existing(self) -> InventoryProvider:
+        file, inventory = self.settings.vagrant_file, self.settings.inventory
+        if file:
+            return VagrantFolderProvider(file, inventory, self.journal, self.run_dir)
+        assert inventory is not None
+        return InventoryProvider(inventory, self.journal, self.run_dir)
 
     # -- what is known before anything is up ------------------------------------------------
 

@@ -31,7 +31,7 @@ _ONE_OF_THESE = {
 
 def cluster(settings: Settings) -> ClusterSpec | None:
     """Return the cluster to rehearse on, or None for existing hosts. Raises UsageProblem."""
-    if settings.inventory:
+    if settings.existing:
         return None
     if settings.attach:
         from deepops_fixtures.cluster.ledger import LedgerBook
@@ -39,7 +39,12 @@ def cluster(settings: Settings) -> ClusterSpec | None:
         return LedgerBook(settings.state_dir).get(settings.attach).spec
     from deepops_fixtures.cluster import topology
 
-    return topology.load(settings.cluster, settings.box)
+    try:
+        return topology.load(settings.cluster, settings.box)
+    except UsageProblem as problem:
+        told = [text for text in settings.chosen_by if text.startswith("cluster ")]
+        message = " ".join([problem.message, *(f"(It is {text}.)" for text in told)])
+        raise UsageProblem(message, hint=problem.hint, detail=problem.detail) from None
 
 
 def deployed(settings: Settings) -> choice.Parts:
@@ -165,9 +170,7 @@ class Chosen:
 def new_run_dir(settings: Settings, label: str = "") -> Path:
     """Return the path of this run's folder below the reports folder; nothing is made yet."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = label or (
-        settings.inventory.stem if settings.inventory else Path(settings.cluster).stem
-    )
+    name = label or (settings.existing.stem if settings.existing else Path(settings.cluster).stem)
     base = settings.reports / f"{stamp}-{settings.attach or name}"
     path, number = base, 2
     while path.exists():

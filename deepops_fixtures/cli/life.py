@@ -40,6 +40,13 @@ from deepops_fixtures.subject import new_run_dir
 def up(as_json: bool, keep_failed: bool, **options: Any) -> None:
     """Bring a cluster's virtual machines up and leave them running."""
     settings = Settings.load({**options, "keep": "failed" if keep_failed else "never"})
+    if settings.existing:
+        raise UsageProblem(
+            f"What '{settings.existing}' describes is not ours to bring up.",
+            hint="bring it up yourself and check it with pytest; or name a cluster: --cluster",
+        )
+    for text in settings.chosen_by:
+        click.echo(f"DeepOps' variables: {text}", err=True)
     run_dir = new_run_dir(settings)
     rehearsal = Rehearsal(settings, run_dir, kept=True)
     rehearsal.preflight()
