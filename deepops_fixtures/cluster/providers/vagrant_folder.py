@@ -96,7 +96,7 @@ class VagrantFolderProvider(InventoryProvider):
             raise UsageProblem(
                 f"Not all machines of Vagrantfile '{self.file}' are up: {told or 'it has none'}.",
                 hint=f"{self._by_hand('vagrant up')}; or a cluster file with 'vagrantfile:' has "
-                "the harness bring it up: docs/how-to/own-vagrantfile.md",
+                "the harness bring it up: docs/how-to/from-deepops-virtual.md",
             )
         return self._ask("ssh-config")
 
