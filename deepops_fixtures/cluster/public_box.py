@@ -13,7 +13,7 @@ from pathlib import Path
 import vagrant
 from deepops_fixtures import debian
 from deepops_fixtures.cluster.vagrant_tool import error_sentence
-from deepops_fixtures.errors import BoxError
+from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.journal import Journal
 from deepops_fixtures.proc import Deadline, run_logged, tail
 
@@ -43,13 +43,14 @@ def command(name: str) -> str:
 def ensure(name: str, cluster: str, cache: Path, journal: Journal) -> bool:
     """Have Vagrant download a box that it does not have; return whether it had to.
 
-    Raises BoxError in Vagrant's own words, with the command to try again.
+    Raises UsageProblem in Vagrant's own words, with the command to try again; nothing has been
+    created by then.
     """
     if known(name):
         return False
     log = cache / "boxes" / f"{name.replace('/', '-')}-add.log"
     lock = log.with_suffix(".lock")
-    with debian.one_at_a_time(lock, journal, "box", f"box '{name}'", _DOWNLOAD, BoxError):
+    with debian.one_at_a_time(lock, journal, "box", f"box '{name}'", _DOWNLOAD, UsageProblem):
         if known(name):
             return False
         log.unlink(missing_ok=True)
@@ -61,7 +62,7 @@ def ensure(name: str, cluster: str, cache: Path, journal: Journal) -> bool:
                 what="'vagrant box add'",
             )
     if status != 0:
-        raise BoxError(
+        raise UsageProblem(
             f"Box '{name}' of cluster '{cluster}' is not on this host, and Vagrant could not "
             f"download it: {error_sentence(log)}",
             detail=tail(log, 12),

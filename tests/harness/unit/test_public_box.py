@@ -3,7 +3,7 @@
 import pytest
 
 from deepops_fixtures.cluster import box, public_box
-from deepops_fixtures.errors import BoxError, UsageProblem
+from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.journal import Journal
 
 LISTED = """\
@@ -34,7 +34,7 @@ def test_a_box_that_vagrant_has_is_not_fetched(fetch, programs):
 
 def test_a_box_that_cannot_be_had_is_told_in_one_sentence(fetch, programs, tmp_path):
     programs(vagrant=OFFLINE.format(calls=tmp_path / "calls"))
-    with pytest.raises(BoxError) as caught:
+    with pytest.raises(UsageProblem) as caught:
         fetch()
     assert caught.value.message == (
         "Box 'generic/rocky9' of cluster 'centos' is not on this host, and Vagrant could not "
