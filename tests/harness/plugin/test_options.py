@@ -154,7 +154,7 @@ def test_a_box_that_vagrant_cannot_download_is_refused(run, pytester, monkeypatc
     assert result.ret == 4
     result.stdout.fnmatch_lines(
         [
-            "*Box 'nobody/nothing' of cluster 'mine' is not on this host, *could not download it: *",
+            "*Box 'nobody/nothing' of cluster 'mine' is not on this host, *not download it: *",
             "*Next: vagrant box add --provider libvirt nobody/nothing *",
             "cluster: none was made",
         ]
@@ -168,7 +168,7 @@ def test_the_header_says_what_deepops_own_variables_chose(run, pytester, monkeyp
     run().stdout.fnmatch_lines(
         [
             "deepops-fixtures *: cluster 'centos-full', *",
-            "DeepOps' variables: cluster 'centos-full' by DEEPOPS_VAGRANT_OS=centos, DEEPOPS_FULL*",
+            "DeepOps' variables: cluster 'centos-full' by DEEPOPS_VAGRANT_OS=centos, DEEPOPS_*",
         ]
     )
     monkeypatch.setenv("DEEPOPS_OS_VERSION", "7")
