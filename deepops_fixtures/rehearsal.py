@@ -262,6 +262,7 @@ class Rehearsal:
                 "The checkpoint that this run requires could not be used.",
                 hint="deepops-virtual checkpoint list; --deepops-reuse auto makes it anew",
             )
+        self.provider.fetch()
         made_from = self._inputs(())
         if self.spec and self.target == "deployed":
             self._applying.prepare(self.spec.box, [source.part for source in self.sources()])

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import vagrant
 from deepops_fixtures import debian
-from deepops_fixtures.cluster.vagrant_tool import error_sentence
+from deepops_fixtures.cluster.vagrant_tool import error_sentence, user_home
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.journal import Journal
 from deepops_fixtures.proc import Deadline, run_logged, tail
 
+_NONE = "not here"
 #: Seconds that a download may take: a box has one to three GB.
 _DOWNLOAD = 3600.0
 
@@ -33,6 +34,15 @@ def known(name: str) -> bool:
         listed = vagrant.Vagrant(quiet_stdout=False).box_list()
         return any(box.name == name and box.provider == "libvirt" for box in listed)
     return False
+
+
+def versions(name: str) -> str:
+    """Return the versions of a box that Vagrant has, in words, from its folder of boxes: another
+    one there means other machines. Vagrant takes the highest."""
+    folder = user_home() / "boxes" / name.replace("/", "-VAGRANTSLASH-")
+    with suppress(OSError):
+        return ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir())) or _NONE
+    return _NONE
 
 
 def command(name: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import libvirt
 
 from deepops_fixtures import inputs, resources
-from deepops_fixtures.cluster import hypervisor
+from deepops_fixtures.cluster import hypervisor, public_box
 from deepops_fixtures.cluster.box import Box
 from deepops_fixtures.cluster.topology import ClusterSpec
 from deepops_fixtures.inputs import Inputs
@@ -48,7 +48,7 @@ def up_inputs(
     files = inputs.of_files(machines.parent, [machines] if machines.is_file() else [])
     cluster = spec.model_dump(exclude={"description", "box", "vagrantfile"})
     return {
-        "box": {spec.box: box.version if box else "Vagrant's own"},
+        "box": {spec.box: box.version if box else public_box.versions(spec.box)},
         "cluster": inputs.of_data(cluster),
         "vagrant": {**files, **inputs.of_files(vagrant, [vagrant / name for name in _SHARED])},
         "harness": inputs.of_files(here.parent, code),

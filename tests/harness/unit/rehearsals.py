@@ -45,6 +45,9 @@ class Machines:
     def preflight(self):
         pass
 
+    def fetch(self):
+        self.host.order.append("box")
+
     def inputs(self):
         return MACHINES
 

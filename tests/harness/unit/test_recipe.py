@@ -130,9 +130,16 @@ def test_what_the_box_is_made_from_counts(changed, vagrant):
     assert said.startswith("box: debian12 is 2.0.")
 
 
-def test_a_box_of_vagrants_own_is_known_by_its_name(connection, spec):
+def test_a_box_that_vagrant_downloaded_is_known_by_its_versions(
+    connection, spec, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("VAGRANT_HOME", str(tmp_path))
     other = spec.model_copy(update={"box": "generic/debian12"})
-    assert recipe.up_inputs(other, None, "tcg")["box"] == {"generic/debian12": "Vagrant's own"}
+    before = recipe.up_inputs(other, None, "tcg")
+    assert before["box"] == {"generic/debian12": "not here"}
+    (tmp_path / "boxes" / "generic-VAGRANTSLASH-debian12" / "4.3.12").mkdir(parents=True)
+    after = recipe.up_inputs(other, None, "tcg")
+    assert inputs.changes(before, after) == ["box: generic/debian12 is 4.3.12, was not here"]
 
 
 def test_the_accelerator_counts(changed):

@@ -53,13 +53,13 @@ def test_the_parts_are_applied_one_after_the_other_and_each_is_kept(host):
 
 def test_what_a_playbook_brings_along_is_made_before_the_machines_are(host):
     host.rehearse(["kubernetes"]).ensure_deployed()
-    assert host.order[:2] == ["kubernetes-debian12", "up"]
+    assert host.order[:3] == ["box", "kubernetes-debian12", "up"]
     assert host.given["kubernetes"]["deepops_kubernetes_artifact"] == "/made/kubernetes-debian12"
 
 
 def test_slurm_alone_brings_nothing_along(host):
     host.rehearse(["slurm"]).ensure_deployed()
-    assert host.order == ["up"]
+    assert host.order == ["box", "up"]
     assert set(host.given["slurm"]) == {"deepops_parts"}
 
 
