@@ -92,7 +92,8 @@ def _choose_cluster(
         cluster = cluster_of_file(str(file))
         if cluster:
             found.values["vagrant_file"] = None
-            found.add("cluster", cluster, {_FILE: str(file)}, _FILE)
+            by = _FILE if environment.get(_FILE) == str(file) else "Vagrantfile"
+            found.add("cluster", cluster, {by: str(file)}, by)
     elif any(environment.get(name) for name in (_OS, _VERSION, _FULL, _LARGE)):
         shape = "-full" if environment.get(_FULL) else ""
         shape = shape or ("-large-slurm" if environment.get(_LARGE) else "")

@@ -29,7 +29,8 @@ class Seed:
 
     def __init__(self, folder: Path) -> None:
         self.vagrant = folder / "checkout" / "vagrant"
-        shutil.copytree(resources.vagrant(), self.vagrant)
+        ignored = shutil.ignore_patterns(".vagrant")
+        shutil.copytree(resources.vagrant(), self.vagrant, ignore=ignored)
         self.state = folder / "state"
         (self.state / "vagrant").mkdir(parents=True)
         self.calls = folder / "calls"

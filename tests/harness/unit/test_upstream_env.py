@@ -113,7 +113,9 @@ def test_a_cluster_that_is_named_counts_over_their_variables(load):
     )
     assert load(ini={"cluster": "tiny"}).cluster == "centos"
     assert load(CLUSTER="tiny").cluster == "tiny"
-    assert load({"vagrant_file": "Vagrantfile-ubuntu"}).cluster == "ubuntu-22.04"
+    named = load({"vagrant_file": "Vagrantfile-ubuntu"})
+    assert named.cluster == "ubuntu-22.04"
+    assert named.chosen_by == ("cluster 'ubuntu-22.04' by Vagrantfile=Vagrantfile-ubuntu",)
 
 
 def test_an_ini_files_cluster_counts_over_their_system(load):
