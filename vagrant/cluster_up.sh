@@ -13,4 +13,9 @@ Then: deepops-virtual test $NAME
 Exit status: 0 it is applied, 1 a playbook failed, 2 refused (nothing was changed).
 HELP
 
+if own_vagrantfile; then
+  echo "error: the machines of '$DEEPOPS_VAGRANT_FILE' are yours, and nothing is deployed to them from here. Next: apply" \
+    "DeepOps yourself, then pytest --deepops-vagrant-file $DEEPOPS_VAGRANT_FILE" >&2
+  exit 2
+fi
 virtual deploy "$NAME" "$@"

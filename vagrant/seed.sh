@@ -26,3 +26,16 @@ virtual() {
     return 127
   fi
 }
+
+# Whether DEEPOPS_VAGRANT_FILE is somebody's own: there, and not in this folder. A cluster that is named counts over it.
+own_vagrantfile() {
+  [[ -z ${DEEPOPS_CLUSTER:-} && -f ${DEEPOPS_VAGRANT_FILE:-} ]] || return 1
+  [[ $(cd "$(dirname "$DEEPOPS_VAGRANT_FILE")" && pwd -P) != $(cd "$HERE" && pwd -P) ]]
+}
+
+# Runs Vagrant on somebody's own Vagrantfile, as DeepOps Virtual does: those machines are in no ledger of ours.
+own_vagrant() {
+  echo "machines of $DEEPOPS_VAGRANT_FILE: vagrant $*" >&2
+  cd "$(dirname "$DEEPOPS_VAGRANT_FILE")" || exit 1
+  VAGRANT_VAGRANTFILE=$(basename "$DEEPOPS_VAGRANT_FILE") exec vagrant "$@"
+}

@@ -143,6 +143,40 @@ def test_without_the_program_it_is_told_how_to_come_by_it(seed):
     assert "pip install deepops-fixtures" in done.stderr
 
 
+def test_a_vagrantfile_of_somebodys_own_is_vagrants(seed, tmp_path):
+    own = tmp_path / "mine" / "Vagrantfile-mine"
+    own.parent.mkdir()
+    own.write_text("# mine")
+    fake = seed.bin / "vagrant"
+    fake.write_text('#!/bin/sh\necho "$PWD $VAGRANT_VAGRANTFILE: $*"\n')
+    fake.chmod(0o755)
+    said = f"{own.parent} Vagrantfile-mine: "
+    mine = {"DEEPOPS_VAGRANT_FILE": str(own)}
+    assert seed.run("vagrant_startup.sh", **mine).stdout == f"{said}up --provider=libvirt\n"
+    assert seed.run("cluster_destroy.sh", **mine).stdout == f"{said}destroy --force\n"
+    done = seed.run("cluster_up.sh", **mine)
+    assert done.returncode == 2
+    assert f"pytest --deepops-vagrant-file {own}" in done.stderr
+    assert seed.said() == []
+    seed.run("cluster_destroy.sh", DEEPOPS_CLUSTER="debian", **mine)
+    assert seed.said()[1] == "<destroy><virtual>"
+
+
+def test_one_of_the_projects_vagrantfiles_is_not_taken_for_somebodys_own(seed):
+    for file in ("./Vagrantfile-centos", str(seed.vagrant / "Vagrantfile-centos")):
+        seed.run("cluster_destroy.sh", DEEPOPS_VAGRANT_FILE=file)
+    assert seed.said()[1::2] == ["<destroy><virtual>"] * 2
+
+
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
+def test_shellcheck_finds_nothing(seed):
+    scripts = sorted(path.name for path in seed.vagrant.glob("*.sh"))
+    done = subprocess.run(
+        ["shellcheck", "-x", *scripts], cwd=seed.vagrant, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.skipif(not shutil.which("vagrant"), reason="Vagrant is not installed")
 def test_vagrant_itself_reads_the_cluster_that_the_link_leads_to(seed):
     key = seed.state / "key"
