@@ -17,9 +17,49 @@ from deepops_fixtures.deploy import artifacts
 from deepops_fixtures.deploy.artifacts import Artifact
 from deepops_fixtures.deploy.runner import Deployment
 from deepops_fixtures.deploy.sources import PlaybookSource
+from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.journal import Journal
 from deepops_fixtures.parts import Parts, ordered
 from deepops_fixtures.settings import Settings
+
+
+def refuse_unprovided(box: str, sources: Sequence[PlaybookSource], airgap: bool) -> None:
+    """Refuse playbooks for which this host has no way to bring along what they cannot do without.
+
+    Raises UsageProblem. Called before anything is created.
+    """
+    foreign = [source.name for source in sources if source.name != "distro"]
+    if airgap and foreign:
+        # DeepOps, docs/airgap: it has variables for mirrors, and nothing that makes mirrors.
+        raise UsageProblem(
+            f"Source '{foreign[0]}' cannot be deployed with --deepops-airgap: DeepOps' own "
+            "playbooks would need mirrors within the network of the distribution's packages, of "
+            "those of Docker, NVIDIA (CUDA, container toolkit) and Kubernetes, of container "
+            "images, Helm charts and the archives of Slurm, hwloc and PMIx.",
+            hint="--deepops-source distro, for which this host brings along all there is; or "
+            "leave --deepops-airgap out",
+        )
+    parts = [source.part for source in sources]
+    provided = artifacts.needed(parts, airgap, box)
+    if airgap and sources and artifacts.PACKAGES not in provided:
+        raise UsageProblem(
+            f"No store of packages can be made for box '{box}', so that nothing can be deployed "
+            "to an airgapped cluster of it.",
+            hint="choose a cluster whose box is 'debian12', or leave --deepops-airgap out",
+        )
+    unserved = [
+        source
+        for source in sources
+        if source.name == "distro"
+        and source.part == "kubernetes"
+        and not source.extra_vars.get("kubernetes_archive")
+    ]
+    if unserved and artifacts.KUBERNETES not in provided:
+        raise UsageProblem(
+            f"There are no Kubernetes binaries for box '{box}': this host builds those of box "
+            "'debian12' alone.",
+            hint="choose a cluster whose box is 'debian12', or --deepops-parts slurm",
+        )
 
 
 class Applying:
@@ -33,14 +73,14 @@ class Applying:
         self._run_dir = run_dir
         self._journal = journal
 
-    def prepare(self, box: str, parts: Sequence[str]) -> dict[str, str]:
+    def prepare(self, box: str, parts: Sequence[str], airgap: bool) -> dict[str, str]:
         """Make what the playbooks of these parts bring along from this host, unless it is cached.
 
         Returns the variables that tell them where it is. Done before the machines start: building
         the binaries of Kubernetes takes both minutes and processors. Raises ArtifactError.
         """
         found = {}
-        for name in artifacts.needed(parts, False, box):
+        for name in artifacts.needed(parts, airgap, box):
             path = Artifact(name, self._settings.cache_dir).ensure(self._journal)
             found[artifacts.VARIABLES[name]] = str(path)
         return found
@@ -50,7 +90,10 @@ class Applying:
         return ordered(self._book.get(running.name).parts)
 
     def apply(self, running: RunningCluster, source: PlaybookSource) -> None:
-        """Put a part on the cluster. Raises DeployError or StepTimeout."""
+        """Put a part on the cluster. Raises DeployError or StepTimeout; UsageProblem where this
+        host cannot bring along what the part needs."""
+        ledger = self._book.get(running.name)
+        refuse_unprovided(ledger.spec.box, [source], ledger.airgap)
         self._deployment(running, source).apply(self._settings.deploy_timeout)
         self._note(running, [*self.there(running), source.part])
 
@@ -75,7 +118,7 @@ class Applying:
         ledger = self._book.get(running.name)
         scratch = ledger.socket_dir / "ansible"
         # Where they are on this host decides nothing about the cluster, so it is no input of it.
-        brought = self.prepare(ledger.spec.box, [source.part])
+        brought = self.prepare(ledger.spec.box, [source.part], ledger.airgap)
         source = replace(source, extra_vars={**source.extra_vars, **brought})
         return Deployment(
             running, source, self._run_dir, self._journal, marks=marks, scratch=scratch

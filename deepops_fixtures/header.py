@@ -45,6 +45,8 @@ def cluster(ours: Session) -> list[str]:
         lines.append(f"accelerator: {choose_accelerator(settings)}")
     except UsageProblem as error:
         lines.append(f"accelerator: {error.message}")
+    if settings.airgap:
+        lines.append("airgap: no way out of the machines' networks; all comes from this host")
     return lines
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 from deepops_fixtures import doctor, subject
 from deepops_fixtures import parts as choice
-from deepops_fixtures.applying import Applying
+from deepops_fixtures.applying import Applying, refuse_unprovided
 from deepops_fixtures.cluster import gpus, restoring
 from deepops_fixtures.cluster.checkpoints import Manifest, Stage, Store
 from deepops_fixtures.cluster.ledger import LedgerBook, Owner
@@ -64,6 +64,7 @@ class Rehearsal:
         self.kept = kept
         #: How far any test of this run wants the cluster: what checkpoint is looked for.
         self.target: Literal["up", "deployed"] = "up"
+        self._fit = False
         #: Whether any test of this run wants the cluster to be put back.
         self.goes_back = False
         self.store = Store(self.book)
@@ -140,14 +141,22 @@ class Rehearsal:
         """Refuse what cannot work, before anything is created. Raises UsageProblem."""
         if self.target == "deployed":
             self.chosen.refuse_unfit()
-        if self.provider and not self.stages.outcome("up"):
-            if self.spec:
-                doctor.refuse_unready(doctor.preflight(self.settings, self.spec))
-            self.provider.preflight()
-            if isinstance(self.provider, VagrantProvider):
-                self.reuse.refuse_without(self._reachable())
-        elif self.attached:
+        if self.attached:
             self._attached_cluster()
+        elif not self.stages.outcome("up"):
+            self._refuse_unfit()
+
+    def _refuse_unfit(self) -> None:
+        """Refuse what this process has not looked at yet. Raises UsageProblem."""
+        if self.provider is None or self._fit:
+            return
+        if self.spec:
+            refuse_unprovided(self.spec.box, self.sources(), self.settings.airgap)
+            doctor.refuse_unready(doctor.preflight(self.settings, self.spec))
+        self.provider.preflight()
+        if isinstance(self.provider, VagrantProvider):
+            self.reuse.refuse_without(self._reachable())
+        self._fit = True
 
     def _reachable(self) -> Parts:
         return self._wanted() if self.target == "deployed" else ()
@@ -238,12 +247,13 @@ class Rehearsal:
     def _bring_up(self) -> None:
         assert self.provider is not None
         # Under xdist no process has refused anything yet.
-        self.preflight()
+        self._refuse_unfit()
         self.chosen.tell()
         if not isinstance(self.provider, VagrantProvider):
             self._keep_description(self.provider.up())
             return
         wanted = self._reachable()
+        self._prepare(wanted)
         restored = self.reuse.restore(wanted, kept=self.kept)
         if restored:
             running, manifest = restored
@@ -264,12 +274,18 @@ class Rehearsal:
             )
         self.provider.fetch()
         made_from = self._inputs(())
-        if self.spec and self.target == "deployed":
-            self._applying.prepare(self.spec.box, [source.part for source in self.sources()])
         running = self.provider.up()
         self._keep_description(running)
         if self.settings.reuse != "never":
             self._take(running, "up", made_from)
+
+    def _prepare(self, wanted: Parts) -> None:
+        """Make what the playbooks of these parts bring along, before any machine takes processors
+        from it; what the best checkpoint has on it already brings nothing."""
+        best = next(iter(self.reuse.plan(wanted).candidates), None)
+        missing = [part for part in wanted if best is None or part not in best.parts]
+        if self.spec and missing:
+            self._applying.prepare(self.spec.box, missing, self.settings.airgap)
 
     def _take(
         self, running: RunningCluster, stage: Stage, made_from: Inputs, parts: Parts = ()
@@ -318,6 +334,11 @@ class Rehearsal:
             raise UsageProblem(
                 f"Cluster instance '{ledger.name}' is not up (its state: {ledger.state}).",
                 hint=f"deepops-virtual destroy {ledger.name}; deepops-virtual up",
+            )
+        if self.settings.airgap and not ledger.airgap:
+            raise UsageProblem(
+                f"Cluster instance '{ledger.name}' is not airgapped: its network has a way out.",
+                hint="deepops-virtual up --airgap, or leave --deepops-airgap out",
             )
         return RunningCluster.model_validate_json(path.read_text())
 

@@ -71,6 +71,11 @@ class Settings(BaseModel):
         description="parts of DeepOps to deploy, of those that the cluster carries: slurm, "
         "kubernetes, or slurm,kubernetes [default: those that the tests name, else all of them]",
     )
+    airgap: bool = Field(
+        False,
+        description="give the virtual machines' network no way out: what is deployed comes from "
+        "this host alone, and a check proves that no node reaches beyond it",
+    )
     idempotence: bool = Field(
         False,
         description="deploy twice and fail, naming the tasks, when the second run changes any",
@@ -201,6 +206,12 @@ class Settings(BaseModel):
             raise UsageProblem(
                 "--deepops-inventory and --deepops-attach exclude each other.",
                 hint="give one of them",
+            )
+        if settings.airgap and settings.existing:
+            raise UsageProblem(
+                "--deepops-airgap is for virtual machines that a run makes; the network of the "
+                "hosts in --deepops-inventory is left as it is.",
+                hint="leave out one of them (the variable is DEEPOPS_AIRGAP)",
             )
         return settings
 

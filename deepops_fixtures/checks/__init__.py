@@ -23,6 +23,7 @@ from deepops_fixtures.checks.services import Access, Clocks, Munge, Nfs, Rsyslog
 from deepops_fixtures.checks.slurm import Slurm
 from deepops_fixtures.checks.slurm_data import AccountingRecord, JobInfo, Partition, SlurmNode
 from deepops_fixtures.checks.waiting import wait_until
+from deepops_fixtures.checks.way_out import WayOut
 
 __all__ = [
     "Access",
@@ -61,6 +62,7 @@ __all__ = [
     "Unit",
     "Units",
     "Verdict",
+    "WayOut",
     "WebServers",
     "Workload",
     "wait_until",

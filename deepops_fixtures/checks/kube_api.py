@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import time
 from functools import cached_property
@@ -19,14 +18,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 from deepops_fixtures import facts
+from deepops_fixtures.checks import kube_silence
 from deepops_fixtures.checks.kube_tunnel import Tunnel, reachable
 from deepops_fixtures.errors import CheckFailed
 
 if TYPE_CHECKING:
     from deepops_fixtures.cluster.running import Node, Nodes
 
-#: Seconds for a connection, and for each answer.
-CONNECT, READ = 5.0, 30.0
+#: Seconds for each answer.
+READ = 30.0
 #: Seconds for an answer after one that did not come.
 IMPATIENT = 5.0
 #: Seconds after which an idle connection is not trusted: its node may have been put back since.
@@ -105,21 +105,22 @@ class KubeApi:
         except (subprocess.TimeoutExpired, OSError) as error:
             raise ApiSilent(
                 f"'{self.plane.name}' does not answer over ssh, so that {facts.KUBE_ADMIN_CONF} "
-                f"cannot be read there: {type(error).__name__}.\nNext: {self._ssh('true')}"
+                f"cannot be read there: {type(error).__name__}.\nNext: {self.ssh('true')}"
             ) from None
         text = said.partition(begin)[2].partition(end)[0].strip()
         if "clusters:" not in text:
             raise ApiSilent(
                 f"'{self.plane.name}' has no kubeconfig {facts.KUBE_ADMIN_CONF}: no Kubernetes is "
                 f"deployed there, or not as DeepOps does it.\n"
-                f"Next: {self._ssh(f'ls -l {Path(facts.KUBE_ADMIN_CONF).parent}')}"
+                f"Next: {self.ssh(f'ls -l {Path(facts.KUBE_ADMIN_CONF).parent}')}"
             )
         return text + "\n"
 
-    def _ssh(self, command: str) -> str:
+    def ssh(self, command: str, node: Node | None = None) -> str:
+        """Return what to type for a command on a node (the control plane), as root."""
         if self._ssh_config is None:
             return command
-        return f"ssh -F {self._ssh_config} {self.plane.name} sudo {command}"
+        return f"ssh -F {self._ssh_config} {(node or self.plane).name} sudo {command}"
 
     @cached_property
     def _client(self) -> Any:
@@ -132,9 +133,10 @@ class KubeApi:
                 str(self.kubeconfig), client_configuration=settings, persist_config=False
             )
         except Exception as error:
+            why = " ".join(str(error).split()).rstrip(".")
             raise ApiSilent(
-                f"The kubeconfig of '{self.plane.name}' cannot be used: {error}.\n"
-                f"Next: {self._ssh(f'kubectl --kubeconfig {facts.KUBE_ADMIN_CONF} get nodes')}"
+                f"The kubeconfig of '{self.plane.name}' cannot be used: {why}.\n"
+                f"Next: {self.ssh(f'kubectl --kubeconfig {facts.KUBE_ADMIN_CONF} get nodes')}"
             ) from None
         settings.retries = False
         # A proxy of the user's environment knows no way to the cluster's own network.
@@ -147,12 +149,25 @@ class KubeApi:
         against the name that the kubeconfig has."""
         there = urlsplit(settings.host)
         host, port = there.hostname or "", there.port or facts.KUBE_API_PORT
+        if there.scheme != "https" or not host:
+            raise ApiSilent(
+                f"The kubeconfig of '{self.plane.name}' names no https server, but "
+                f"'{settings.host}'.\nNext: {self.ssh(f'grep server: {facts.KUBE_ADMIN_CONF}')}"
+            )
         if self._made_by_us and self.plane.address:
             if host != self.plane.address:
                 settings.host = f"https://{self.plane.address}:{facts.KUBE_API_PORT}"
                 settings.tls_server_name = settings.tls_server_name or host
         elif not reachable(host, port) and self._ssh_config is not None:
-            self._tunnel = Tunnel(self._ssh_config, self.plane.name, self._instance, host, port)
+            # Who has waited in vain once waits less the next time, as for an answer.
+            patience, self._patience = self._patience, IMPATIENT
+            try:
+                self._tunnel = Tunnel(
+                    self._ssh_config, self.plane.name, self._instance, host, port, patience
+                )
+            except CheckFailed as error:
+                raise ApiSilent(str(error)) from None
+            self._patience = READ
             settings.host = f"https://127.0.0.1:{self._tunnel.port}"
             settings.tls_server_name = settings.tls_server_name or host
 
@@ -237,7 +252,7 @@ class KubeApi:
                 target,
                 body=None if body is None else json.dumps(body),
                 headers=sent,
-                timeout=urllib3.Timeout(connect=CONNECT, read=self._patience),
+                timeout=urllib3.Timeout(connect=kube_silence.CONNECT, read=self._patience),
                 retries=False,
             )
         except urllib3.exceptions.HTTPError as error:
@@ -325,24 +340,26 @@ class KubeApi:
     def _silence(self, error: Exception) -> str:
         """Return why there was no answer, in a sentence, with the server's journal."""
         text = str(error)
-        if "CERTIFICATE_VERIFY_FAILED" in text or "CertificateError" in text:
-            why = text.split("CERTIFICATE_VERIFY_FAILED] ", 1)[-1].split(" (_ssl.c")[0]
-            cause = (
-                "its certificate has expired"
-                if "expired" in text
-                else f"{facts.KUBE_ADMIN_CONF} is of another cluster ({why})"
-            )
+        if kube_silence.is_distrusted(text):
             shown = f"openssl x509 -noout -dates -issuer -in {facts.KUBE_PKI}/apiserver.crt"
             return (
                 f"The API server on '{self.plane.name}' cannot be trusted at {self.server}: "
-                f"{cause}.\nNext: {self._ssh(shown)}"
+                f"{kube_silence.distrust(text)}.\nNext: {self.ssh(shown)}"
             )
-        cause = next((said for sign, said in _CAUSES if sign in text), text)
+        # Who ends the handshake over a certificate may be gone before the alert is read.
+        ours = self._client.configuration.cert_file
+        gone = kube_silence.was_closed(text) and kube_silence.ended(ours)
+        if gone or kube_silence.refuses_us(text):
+            return (
+                f"The API server on '{self.plane.name}' does not take the client certificate of "
+                f"{facts.KUBE_ADMIN_CONF} at {self.server}{self._why_unknown()}"
+            )
+        cause = kube_silence.cause(text)
         state, journal = self.apiserver_state()
         return (
             f"The API server on '{self.plane.name}' does not answer at {self.server}: {cause}; "
             f"kube-apiserver is {state} there.\n"
-            f"Next: {self._ssh('journalctl -n 50 -u kube-apiserver')}\n{journal}"
+            f"Next: {self.ssh('journalctl -n 50 -u kube-apiserver')}\n{journal}"
         )
 
     def apiserver_state(self) -> tuple[str, str]:
@@ -368,28 +385,11 @@ class KubeApi:
 
     def _why_unknown(self) -> str:
         """Return why the server does not know our client certificate."""
-        hint = f"\nNext: {self._ssh(f'kubectl --kubeconfig {facts.KUBE_ADMIN_CONF} get nodes')}"
-        certificate = self._client.configuration.cert_file
-        if certificate and shutil.which("openssl"):
-            done = subprocess.run(
-                ["openssl", "x509", "-noout", "-enddate", "-checkend", "0", "-in", certificate],
-                capture_output=True, text=True, timeout=20, check=False,
-            )  # fmt: skip
-            ends = done.stdout.partition("notAfter=")[2].partition("\n")[0]
-            if done.returncode == 1 and ends:
-                return f"; the client certificate of the kubeconfig has expired on {ends}{hint}"
-        return f"; the kubeconfig is of another cluster, or its credentials were withdrawn{hint}"
-
-
-_CAUSES = (
-    ("refused", "connection refused"),
-    ("No route to host", "no route to the node"),
-    ("unreachable", "no route to the node"),
-    ("Connect timed out", f"no connection within {CONNECT:.0f} s"),
-    ("connect timeout", f"no connection within {CONNECT:.0f} s"),
-    ("timed out", "it takes the connection and does not answer in time"),
-    ("reset by peer", "the connection was reset"),
-    ("RemoteDisconnected", "the connection was closed without an answer"),
-    ("EOF", "the connection was closed without an answer"),
-    ("resolve", "its name is not known here"),
-)
+        hint = f"\nNext: {self.ssh(f'kubectl --kubeconfig {facts.KUBE_ADMIN_CONF} get nodes')}"
+        ended = kube_silence.ended(self._client.configuration.cert_file)
+        if ended:
+            return f"; the client certificate of the kubeconfig has expired on {ended}{hint}"
+        return (
+            "; the kubeconfig is of another cluster, or its credentials have expired or were "
+            f"withdrawn{hint}"
+        )

@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from deepops_fixtures import facts
+
 #: Conditions of a node that are bad when they are True (Kubernetes, Node Status).
 PRESSURES = ("MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable")
 #: What a pod waits for in vain (reasons of a container's waiting state).
@@ -91,9 +93,10 @@ class Taint:
         return cls(item["key"], item["effect"], item.get("value", ""), item.get("timeAdded", ""))
 
     @property
-    def of_control_plane(self) -> bool:
-        """Whether it is the one that keeps users' pods from the control plane."""
-        return self.key in CONTROL_PLANE_TAINTS
+    def usual(self) -> bool:
+        """Whether it keeps users' pods from the control plane, or pods that ask for no GPU from
+        the nodes with GPUs: healthy nodes have these."""
+        return self.key in (*CONTROL_PLANE_TAINTS, facts.GPU_RESOURCE)
 
 
 @dataclass(frozen=True)
@@ -142,12 +145,12 @@ class KubeNode:
 
     @property
     def foreign_taints(self) -> list[Taint]:
-        """The taints that keep pods away and that are neither a cordon's nor a control plane's."""
+        """The taints that keep pods away and that are neither a cordon's nor usual."""
         return [
             taint
             for taint in self.taints
             if taint.effect != "PreferNoSchedule"
-            and not taint.of_control_plane
+            and not taint.usual
             and taint.key != "node.kubernetes.io/unschedulable"
         ]
 

@@ -33,7 +33,6 @@ STAYS = 3
 #: Seconds that an image with a C library may take to come from a registry.
 PULL = 600
 _SLEEP = "exec sleep 900"
-_TOLERATIONS = [*manifests.TOLERATIONS, {"key": facts.GPU_RESOURCE, "operator": "Exists"}]
 _CUDA = re.compile(r"/cuda[:@]|/cuda-sample|/ubuntu[:@]|/debian[:@]|gpu-operator-validator")
 #: What a pod sees: device files, which any image shows, and what nvidia-smi lists.
 _LOOK = (
@@ -89,7 +88,7 @@ class GpuPods:
             node=node,
             name=f"gpu-{secrets.token_hex(4)}",
             resources=limits,
-            tolerations=_TOLERATIONS,
+            tolerations=manifests.TOLERATIONS,
             **more,
         )
 
@@ -104,8 +103,10 @@ class GpuPods:
 
     def drop(self, pods: list[Pod]) -> None:
         """Delete pods and wait until they are gone."""
+        # No kubelet has GPUs that are simulated: it refuses these pods, and then is slow to let go.
+        grace = 0 if self.simulated else None
         for pod in pods:
-            self.kubernetes.delete("Pod", pod.name)
+            self.kubernetes.delete("Pod", pod.name, grace=grace)
         for pod in pods:
             wait_until(f"pod '{pod.name}' is gone", partial(self._gone, pod), bool, 60)
 
@@ -190,7 +191,9 @@ class GpuPods:
         main = manifests.container(
             _SLEEP, self.kubernetes.image, resources={"limits": {facts.GPU_RESOURCE: "1"}}
         )
-        spec = manifests.pod_spec(main, affinity=manifests.apart(name), tolerations=_TOLERATIONS)
+        spec = manifests.pod_spec(
+            main, affinity=manifests.apart(name), tolerations=manifests.TOLERATIONS
+        )
         with self.pods() as made:
             self.kubernetes.create(manifests.job(name, spec, pods=len(wanted)))
             try:

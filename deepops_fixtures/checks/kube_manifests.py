@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from deepops_fixtures import facts
 from deepops_fixtures.checks.kube_data import CONTROL_PLANE_TAINTS
 
 Plain = dict[str, Any]
 
 #: Label by which what a run has left is found; Kubernetes' objects of the checks carry it.
 LABELS = {"deepops-fixtures": "check"}
-#: What lets a pod that is pinned to a node run on a control plane node too.
+#: What lets a pod that is pinned to a node run on a control plane node and on one kept for GPUs.
 TOLERATIONS = [
-    {"key": key, "operator": "Exists", "effect": "NoSchedule"} for key in CONTROL_PLANE_TAINTS
+    *({"key": key, "operator": "Exists", "effect": "NoSchedule"} for key in CONTROL_PLANE_TAINTS),
+    {"key": facts.GPU_RESOURCE, "operator": "Exists"},
 ]
 _SPECIAL = {"NetworkPolicy": "networkpolicies", "StorageClass": "storageclasses"}
 _GLOBAL = frozenset(

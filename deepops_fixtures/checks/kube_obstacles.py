@@ -99,6 +99,38 @@ def of_node(node: Node, known: dict[str, KubeNode], proxies: dict[str, Pod]) -> 
     return [f"{node.name}: {text}" for text in found]
 
 
+def why_missing(kubernetes: Kubernetes, node: Node) -> str:
+    """Return why the API does not know a node, in a sentence with what to look at next."""
+    known = kubernetes.nodes
+    names = ", ".join(sorted(known)) or "no node at all"
+    if not {member.name for member in kubernetes.members} & set(known):
+        shown = kubernetes.api.ssh(f"kubectl --kubeconfig {facts.KUBE_ADMIN_CONF} get nodes")
+        return (
+            f"The API at {kubernetes.api.server} knows {names}, and none of the inventory's "
+            f"nodes: {facts.KUBE_ADMIN_CONF} of '{kubernetes.plane.name}' is of another cluster, "
+            f"or no kubelet has ever joined.\nNext: {shown}"
+        )
+    journal = kubernetes.api.ssh("journalctl -n 50 -u kubelet", node)
+    alias = next((name for name, seen in known.items() if _same(node, name, seen)), "")
+    if alias:
+        return (
+            f"The API knows '{node.name}' as '{alias}': the inventory and its kubelet "
+            f"(--hostname-override) name it differently.\nNext: {journal}"
+        )
+    state = Machine.look(node).units.get("kubelet", "")
+    return (
+        f"'{node.name}' never joined: the API knows {names}; its kubelet is "
+        f"{state or 'no unit that systemd knows'}.\nNext: {journal}"
+    )
+
+
+def _same(node: Node, name: str, seen: KubeNode) -> bool:
+    """Whether a node of the API is a machine under another name: its address, or its name with a
+    domain."""
+    short = name.partition(".")[0] == node.name.partition(".")[0]
+    return short or (node.address != "" and seen.address == node.address)
+
+
 def all_obstacles(kubernetes: Kubernetes) -> list[str]:
     """Return why no pod can be expected to run, over the whole cluster."""
     silent = api_obstacle(kubernetes)

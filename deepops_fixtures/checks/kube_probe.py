@@ -3,29 +3,16 @@ answers to somebody who stands there."""
 
 from __future__ import annotations
 
-import json
-import shlex
-import subprocess
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepops_fixtures.errors import CheckFailed
+from deepops_fixtures.checks import remote_probe
 
 if TYPE_CHECKING:
     from deepops_fixtures.cluster.running import Node
 
 #: Seconds that a probe may take: a push is some requests, each with a deadline of its own.
 PATIENCE = 240
-_SOURCE = Path(__file__).with_name("remote") / "web_probe.py"
-_SCRIPT = """\
-for python in python3 /usr/libexec/platform-python; do
-  command -v $python >/dev/null && break
-done
-$python - {arguments} <<'WEB_PROBE_ENDS'
-{source}
-WEB_PROBE_ENDS
-"""
 
 
 def ask(node: Node, *words: str) -> dict[str, Any]:
@@ -35,17 +22,7 @@ def ask(node: Node, *words: str) -> dict[str, Any]:
     # It brings in http and ssl, which a run that asks no server does not need.
     from deepops_fixtures.checks.remote.web_probe import MARK
 
-    script = _SCRIPT.format(arguments=shlex.join(words), source=_SOURCE.read_text())
-    try:
-        text = node.run_script(script, PATIENCE)
-    except (subprocess.TimeoutExpired, OSError) as error:
-        raise CheckFailed(f"The web probe on '{node.name}' did not end: {error}") from None
-    line = next((each for each in text.splitlines() if each.startswith(MARK)), "")
-    if not line:
-        said = "\n".join(text.strip().splitlines()[-8:]) or "it printed nothing"
-        raise CheckFailed(f"The web probe on '{node.name}' gave no answer:\n{said}")
-    found: dict[str, Any] = json.loads(line[len(MARK) :])
-    return found
+    return remote_probe.ask(node, "web_probe", MARK, words, PATIENCE, "The web probe")
 
 
 def fault(found: Mapping[str, Any], good: Collection[int] = ()) -> str:

@@ -31,9 +31,20 @@ def free_port() -> int:
 
 
 class Tunnel:
-    """A local port that leads to ``host:port`` as a node sees them."""
+    """A local port that leads to ``host:port`` as a node sees them.
 
-    def __init__(self, config: Path, node: str, instance: str, host: str, port: int) -> None:
+    Raises CheckFailed when it leads nowhere after ``seconds``.
+    """
+
+    def __init__(
+        self,
+        config: Path,
+        node: str,
+        instance: str,
+        host: str,
+        port: int,
+        seconds: float = 30,
+    ) -> None:
         self.port = free_port()
         # On a connection of its own: a forward of a shared one outlives the process that asked.
         self._process = subprocess.Popen(
@@ -46,7 +57,7 @@ class Tunnel:
             env={**os.environ, MARK: instance},
             start_new_session=True,
         )  # fmt: skip
-        deadline = Deadline.after(30)
+        deadline = Deadline.after(seconds)
         while not reachable("127.0.0.1", self.port, 1):
             if self._process.poll() is not None or deadline.passed:
                 self.close()
@@ -54,7 +65,7 @@ class Tunnel:
                 said = told.decode(errors="replace").strip()
                 raise CheckFailed(
                     f"The API server at {host}:{port} is reached neither from here nor through "
-                    f"'{node}': {said or 'no answer within 30 s'}\n"
+                    f"'{node}': {said or f'no answer within {seconds:.0f} s'}\n"
                     f"Next: ssh -v -F {config} {node}"
                 )
             time.sleep(0.2)

@@ -203,9 +203,13 @@ class Kubernetes:
         where = namespace or self.namespace
         return dict(self.api.post(manifests.path_of(kind, where, api=api), body))
 
-    def delete(self, kind: str, name: str, api: str = "v1") -> None:
-        """Delete an object of our own namespace, and what it has made; without waiting."""
-        self.api.delete(self._path(kind, name, api))
+    def delete(self, kind: str, name: str, api: str = "v1", grace: int | None = None) -> None:
+        """Delete an object of our own namespace, and what it has made; without waiting.
+
+        ``grace``: seconds that its processes get to end, 0 does not wait for the kubelet either
+        [default: what the object says].
+        """
+        self.api.delete(self._path(kind, name, api), grace)
 
     def run_pod(
         self,

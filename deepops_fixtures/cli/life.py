@@ -27,6 +27,7 @@ from deepops_fixtures.subject import new_run_dir
 @setting("box")
 @setting("name")
 @setting("parts")
+@setting("airgap")
 @setting("accelerator")
 @setting("gpu")
 @setting("gpu_hide_kvm")

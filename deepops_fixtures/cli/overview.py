@@ -31,6 +31,7 @@ def _status_of(ledger: Ledger, ledgers: LedgerBook) -> dict[str, Any]:
         "cluster": ledger.spec.name,
         "state": ledger.state,
         "parts": ledger.parts,
+        "airgap": ledger.airgap,
         "kept": ledger.kept,
         "abandoned": ledger.abandoned,
         "owner": {"pid": ledger.owner.pid, "user": ledger.owner.user, "alive": ledger.owner.alive},
@@ -64,8 +65,9 @@ def _described(item: dict[str, Any]) -> str:
     )
     age = humanize.naturaldelta(item["age_seconds"])
     parts = f" ({', '.join(item['parts'])})" if item["parts"] else ""
+    air = ", airgapped" if item["airgap"] else ""
     lines = [
-        f"{click.style(item['name'], bold=True)}: {item['state']}{parts}, {owner}",
+        f"{click.style(item['name'], bold=True)}: {item['state']}{parts}{air}, {owner}",
         f"  {age} old, {memory} of memory, {disk} of disk",
     ]
     width = max(map(len, item["nodes"]))

@@ -110,6 +110,7 @@ def reserve(
     accelerator: str,
     wait: float,
     kept: bool,
+    airgap: bool = False,
 ) -> Ledger:
     """Choose names and subnets and write the ledger, under the lock that keeps two runs apart.
 
@@ -136,6 +137,7 @@ def reserve(
             socket_dir=ssh.socket_dir(name),
             accelerator=accelerator,
             kept=kept,
+            airgap=airgap,
             before=hypervisor.take_snapshot(),
         )
         book.write(ledger)

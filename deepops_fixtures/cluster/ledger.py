@@ -138,6 +138,8 @@ class Ledger(BaseModel):
     parts: list[str] = []
     #: 'kvm' or 'tcg'.
     accelerator: str = "tcg"
+    #: Whether its management network has no way out.
+    airgap: bool = False
     #: Node → the devices of this host that are leased for it; the lease ends when each is back.
     gpus: dict[str, list[HandedThrough]] = {}
     #: Frozen volumes of checkpoints that the instance's disks stand on; they are not its own.

@@ -1,5 +1,11 @@
 """The two libvirt networks of an instance: its own, without a way out, and the management network
-with NAT, over which this host reaches the nodes.
+with NAT, over which this host reaches the nodes; in an airgapped instance that one has no way out
+either.
+
+Without ``<forward>`` libvirt refuses to forward what comes from the network and has dnsmasq hand
+out no default route. It would still have dnsmasq answer with the names in this host's /etc/hosts,
+so names are switched off: then a lease tells of no name server (dnsmasq(8), --port=0). Source:
+libvirt, Network XML format, "Isolated network config" and "dns".
 
 They are made here and not by Vagrant: its plugin chooses the bridge's name itself, and two
 clusters that start in the same second choose the same. libvirt, asked for any name, gives each its
@@ -30,7 +36,7 @@ _NETWORK = jinja2.Template(
 {%- if mac %}
   <mac address='{{ mac }}'/>
 {%- endif %}
-{%- if management %}
+{%- if way_out %}
   <forward mode='nat'/>
 {%- else %}
   <dns enable='no'/>
@@ -66,6 +72,7 @@ def create(
                 name=name,
                 mac=(macs or {}).get(name, ""),
                 management=place == 1,
+                way_out=place == 1 and not ledger.airgap,
                 network=ipaddress.IPv4Network(ledger.subnets[place]),
                 leases=leases,
             )

@@ -36,10 +36,15 @@ _SHARED = ("cluster.rb", "identity.sh")
 
 
 def up_inputs(
-    spec: ClusterSpec, box: Box | None, accelerator: str, gpu: dict[str, str] | None = None
+    spec: ClusterSpec,
+    box: Box | None,
+    accelerator: str,
+    gpu: dict[str, str] | None = None,
+    *,
+    airgap: bool = False,
 ) -> Inputs:
-    """Return the inputs of stage 'up': box, cluster file, Vagrantfile, our code, this host, and
-    what was asked of its GPUs where anything was."""
+    """Return the inputs of stage 'up': box, cluster file, the way out of its network, Vagrantfile,
+    our code, this host, and what was asked of its GPUs where anything was."""
     here = Path(__file__).resolve().parent
     code = [(here / name).resolve() for name in _CODE]
     vagrant = resources.vagrant()
@@ -50,6 +55,7 @@ def up_inputs(
     return {
         "box": {spec.box: box.version if box else public_box.versions(spec.box)},
         "cluster": inputs.of_data(cluster),
+        "network": {"way out": "none (airgap)" if airgap else "NAT"},
         "vagrant": {**files, **inputs.of_files(vagrant, [vagrant / name for name in _SHARED])},
         "harness": inputs.of_files(here.parent, code),
         "host": _host(accelerator),

@@ -130,6 +130,7 @@ def _reserve(
             socket_dir=ssh.socket_dir(manifest.instance),
             accelerator=manifest.running.accelerator,
             kept=kept,
+            airgap=manifest.running.airgap,
             before=hypervisor.take_snapshot(),
         )
         store.book.write(ledger)

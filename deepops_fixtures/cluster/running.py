@@ -58,6 +58,8 @@ class RunningCluster(BaseModel):
     #: 'kvm' or 'tcg', and why; '' for hosts that we did not make.
     accelerator: str = ""
     accelerator_reason: str = ""
+    #: Whether the machines' networks have no way out (``--deepops-airgap``).
+    airgap: bool = False
     #: False for existing hosts: destructive checks are skipped there.
     disposable: bool = True
 

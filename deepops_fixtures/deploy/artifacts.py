@@ -29,12 +29,18 @@ from deepops_fixtures.proc import Deadline, run_logged, tail
 
 #: Raised when the way an artifact is put together changes, so that older ones are built anew.
 BUILDER_VERSION = 1
-#: The programs and images of a Kubernetes cluster on box 'debian12'.
+#: The programs of a Kubernetes cluster on box 'debian12'.
 KUBERNETES = "kubernetes-debian12"
+#: The container images that such a cluster needs where there is no registry.
+IMAGES = "images-debian12"
 #: An apt repository of all that the playbooks install on box 'debian12'.
 PACKAGES = "packages-debian12"
 #: The variable by which a playbook learns where an artifact is on this host.
-VARIABLES = {KUBERNETES: "deepops_kubernetes_artifact", PACKAGES: "deepops_packages_artifact"}
+VARIABLES = {
+    KUBERNETES: "deepops_kubernetes_artifact",
+    IMAGES: "deepops_images_artifact",
+    PACKAGES: "deepops_packages_artifact",
+}
 _GIB = 1024**3
 #: All that a build is told of this host's environment.
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
@@ -43,8 +49,9 @@ _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 class ArtifactRecipe(BaseModel):
     """What an artifact is made from: Debian suite, mirrors, packages of the throw-away root.
 
-    ``variables`` reach build.sh, a list as one word after the other; ``files`` are what it has to
-    leave in /out; ``disk_gib`` is what the build takes meanwhile.
+    ``variables`` reach build.sh, a list as one word after the other; ``uses`` names the artifacts
+    whose files it finds in /used; ``files`` are what it has to leave in /out; ``disk_gib`` is what
+    the build takes meanwhile.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,6 +64,7 @@ class ArtifactRecipe(BaseModel):
     minutes: int = Field(ge=1, le=240)
     disk_gib: float = Field(gt=0, le=100)
     packages: list[str]
+    uses: list[str] = []
     variables: dict[str, str | list[str]] = {}
     versions: dict[str, str] = {}
     files: list[str] = Field(min_length=1)
@@ -85,11 +93,22 @@ class Artifact:
         if mirror := debian.mirror_wanted():
             self.recipe = self.recipe.model_copy(update={"mirror": mirror})
         self.cache = cache / "artifacts"
+        self.used = [Artifact(other, cache, recipes) for other in self.recipe.uses]
 
     @cached_property
     def key(self) -> str:
         """Hash of everything the artifact is made from, as it was when it was first asked for."""
-        return _key(self.recipe, self.folder)
+        return self.key_of(self.folder)
+
+    def key_of(self, folder: Path) -> str:
+        """Return the key that this recipe has with the files of ``folder``."""
+        used = "".join(f"{artifact.name} {artifact.key}\n" for artifact in self.used)
+        digest = hashlib.sha256(
+            f"{BUILDER_VERSION}\n{self.recipe.model_dump_json()}\n{used}".encode()
+        )
+        for path in sorted(p for p in folder.iterdir() if p.name != "recipe.yml"):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+        return digest.hexdigest()
 
     @property
     def path(self) -> Path:
@@ -98,8 +117,13 @@ class Artifact:
 
     @property
     def built(self) -> bool:
-        """Whether the cache has it."""
-        return (self.path / "manifest.json").is_file()
+        """Whether the cache has it, every file at its full length."""
+        try:
+            files = json.loads((self.path / "manifest.json").read_text())["files"]
+            sizes = {name: (self.path / name).stat().st_size for name in files}
+        except (OSError, ValueError, KeyError):
+            return False
+        return all(sizes[name] == file["bytes"] for name, file in files.items())
 
     @property
     def size(self) -> int:
@@ -107,7 +131,7 @@ class Artifact:
         return sum(file.stat().st_size for file in self.path.glob("*"))
 
     def ensure(self, journal: Journal, *, wait: float = 3600, build: bool = True) -> Path:
-        """Build the artifact unless it is cached; return its folder.
+        """Build the artifact, and before it those it uses, unless it is cached; return its folder.
 
         Two processes never build one artifact twice: the second waits up to ``wait`` seconds for
         the first. Raises ArtifactError when the build fails or ``build`` is false and nothing is
@@ -120,6 +144,8 @@ class Artifact:
                 f"Artifact '{self.name}' ({self.recipe.about}) is not built.",
                 hint=f"deepops-virtual artifact build {self.name}",
             )
+        for artifact in self.used:
+            artifact.ensure(journal, wait=wait)
         what = f"artifact '{self.name}'"
         with debian.one_at_a_time(
             self.cache / f"{self.name}.lock", journal, "artifact", what, wait, ArtifactError
@@ -192,12 +218,14 @@ class Builder:
     def _copy_recipe(self) -> None:
         folder = self.work / "recipe"
         shutil.copytree(self.artifact.folder, folder)
-        if _key(self.artifact.recipe, folder) != self.artifact.key:
+        if self.artifact.key_of(folder) != self.artifact.key:
             raise ArtifactError(
                 f"The recipe in {self.artifact.folder} was edited while it waited to be built.",
                 hint=f"deepops-virtual artifact build {self.artifact.name}",
             )
         (self.work / "out").mkdir()
+        for used in self.artifact.used:
+            shutil.copytree(used.path, self.work / "used" / used.name)
         recipe = self.artifact.recipe
         variables = {name: os.environ[name] for name in _PROXIES if name in os.environ}
         variables["HOME"] = "/root"
@@ -224,7 +252,10 @@ class Builder:
             '--aptopt=Acquire::Retries "3"',
             "--dpkgopt=force-unsafe-io",
             *debian.keyring(),
-            f"--customize-hook=copy-in {shlex.quote(str(self.work / 'recipe'))} /",
+            *(
+                f"--customize-hook=copy-in {shlex.quote(str(self.work / folder))} /"
+                for folder in ("recipe", *(["used"] if recipe.uses else []))
+            ),
             f"--customize-hook={clean} chroot \"$1\" sh -c '{run}'",
             *(
                 f"--customize-hook=copy-out {shlex.quote(f'/out/{name}')} "
@@ -248,16 +279,20 @@ class Builder:
         )
         missing = [name for name in recipe.files if not (self.work / "out" / name).is_file()]
         if status != 0 or missing:
-            why = (
-                f"mmdebstrap ended with status {status}"
-                if status != 0
-                else f"the build left no {', '.join(missing)}"
-            )
+            again = f"deepops-virtual artifact build {self.artifact.name}"
+            hint = f"read {self.log}; ./setup.sh --check; {again}"
+            why = f"the build left no {', '.join(missing)}"
+            if status != 0:
+                why = f"mmdebstrap ended with status {status}"
+            if status != 0 and (lost := _not_fetched(self.log)):
+                why = f"{lost[0]} could not be fetched ({lost[1]})"
+                hint = (
+                    f"try it: curl -I {lost[0]}; another mirror: DEEPOPS_DEBIAN_MIRROR=URL {again}"
+                )
             raise ArtifactError(
                 f"Building artifact '{self.artifact.name}' failed: {why}.",
                 detail=_cause(self.log),
-                hint=f"read {self.log}; ./setup.sh --check; "
-                f"deepops-virtual artifact build {self.artifact.name}",
+                hint=hint,
             )
 
     def _describe(self) -> None:
@@ -277,19 +312,19 @@ class Builder:
         (out / "manifest.json").write_text(json.dumps(document, indent=1) + "\n")
 
 
-def _key(recipe: ArtifactRecipe, folder: Path) -> str:
-    digest = hashlib.sha256(f"{BUILDER_VERSION}\n{recipe.model_dump_json()}".encode())
-    for path in sorted(p for p in folder.iterdir() if p.name != "recipe.yml"):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
-
-
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _not_fetched(log: Path) -> tuple[str, str] | None:
+    """Return the first address that apt could not fetch, and apt's reason, or None."""
+    text = log.read_text(errors="replace")
+    found = re.search(r"^E: Failed to fetch (\S+) +(.+)$", text, re.MULTILINE)
+    return (found[1], found[2].strip().rstrip(".:")) if found else None
 
 
 def _cause(log: Path) -> str:
@@ -318,6 +353,7 @@ def needed(parts: Collection[str], airgap: bool, box: str = "debian12") -> list[
         return []
     names: Iterable[tuple[str, bool]] = (
         (KUBERNETES, "kubernetes" in parts),
+        (IMAGES, "kubernetes" in parts),
         (PACKAGES, airgap),
     )
     return [name for name, wanted in names if wanted]

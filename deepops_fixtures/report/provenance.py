@@ -92,6 +92,7 @@ def collect(
         "accelerator": f"{running.accelerator}: {running.accelerator_reason}"
         if running and running.accelerator
         else "",
+        "airgap": "the machines' networks had no way out" if running and running.airgap else "",
         "devices handed through": _devices(running),
         "hypervisor": _hypervisor() if running and running.provider == "vagrant" else "",
         "Vagrant": _said(["vagrant", "--version"]).removeprefix("Vagrant ")

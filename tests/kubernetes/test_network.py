@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from deepops_fixtures.checks import ExecResult, Kubernetes, WebServers, wait_until
+from deepops_fixtures.checks import ExecResult, Kubernetes, WebServers, kube_probe, wait_until
+from deepops_fixtures.checks.kube_networks import programmed
 from deepops_fixtures.checks.kube_web import PORT
 from deepops_fixtures.cluster.running import Node, Nodes
 
@@ -87,6 +88,20 @@ def test_the_api_is_reached_by_its_service_address_from_a_pod_of_every_node(web:
         if "HTTP" not in done.stdout:
             bad.append(f"from {node}: {told(done)}")
     assert not bad, f"the API at {address}:{port} is not reached: {'; '.join(bad)}"
+
+
+@pytest.mark.nodes("kube_control_plane", "kube_node")
+def test_the_api_is_reached_by_its_service_address_from_the_node(
+    node: Node, answering_kubernetes: Kubernetes
+):
+    spec = answering_kubernetes.get("/api/v1/namespaces/default/services/kubernetes")["spec"]
+    address, port = spec["clusterIP"], spec["ports"][0]["port"]
+    if not programmed(node, address):
+        pytest.skip(f"{node.name} has no rule for {address}, for which there is a check")
+    # Whatever the answer is: it is the server's.
+    fault = kube_probe.fault(kube_probe.ask(node, "get", f"https://{address}:{port}/version"))
+    route = node.host.run("ip route get %s 2>&1", address).stdout.strip()
+    assert not fault, f"{node.name} does not reach the API at {address}:{port}: {fault} ({route})"
 
 
 def test_pods_of_every_node_resolve_the_service(resolving_kubernetes: Kubernetes, web: WebServers):

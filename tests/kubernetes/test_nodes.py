@@ -23,7 +23,7 @@ pytestmark = pytest.mark.kubernetes
 def test_the_node_is_in_the_api_under_its_name(node: Node, answering_kubernetes: Kubernetes):
     known = answering_kubernetes.nodes
     assert node.name in known, (
-        f"{node.name} never joined: the API knows {sorted(known)}\n"
+        f"{kube_obstacles.why_missing(answering_kubernetes, node)}\n"
         + answering_kubernetes.journal(node, "kubelet")
     )
     told, expected = known[node.name].address, node.address

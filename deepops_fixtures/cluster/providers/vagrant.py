@@ -87,7 +87,11 @@ class VagrantProvider:
         asked = self.lending.request.text
         handed = {"asked for": asked, "KVM hidden": str(self.settings.gpu_hide_kvm)}
         return recipe.up_inputs(
-            self.spec, self._box(), self.verdict().kind, handed if asked else {}
+            self.spec,
+            self._box(),
+            self.verdict().kind,
+            handed if asked else {},
+            airgap=self.settings.airgap,
         )
 
     def verdict(self) -> Verdict:
@@ -122,6 +126,7 @@ class VagrantProvider:
             accelerator=verdict.kind,
             wait=self.settings.wait,
             kept=self.kept,
+            airgap=self.settings.airgap,
         )
         folder = self.book.path(self.ledger.name)
         (self.run_dir / "instance").write_text(self.ledger.name)
@@ -242,6 +247,7 @@ class VagrantProvider:
             inventory=inventory,
             accelerator=verdict.kind,
             accelerator_reason=verdict.reason,
+            airgap=self.ledger.airgap,
         )
 
     def _identify(self, config: Path, own: Mapping[str, str], deadline: Deadline) -> None:

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Runs in a throw-away root file system: Debian's source package of Kubernetes in, /out with the programs and images out.
+# Runs in a throw-away root file system: Debian's source package of Kubernetes in, /out with the programs out.
 set -eu
-recipe=/recipe out=/out build=/build
+out=/out build=/build
 export HOME=/root DEBIAN_FRONTEND=noninteractive
 mkdir -p "$out" "$build"
 cd "$build"
@@ -33,7 +33,7 @@ for program in $programs; do
   # -s -w left no symbols in most of them.
   strip -o "$build/bin/$program" "_output/bin/$program"
 done
-cp build/pause/linux/pause.c "$build/pause.c"
+gcc -Os -Wall -static -s -DVERSION=1 -o "$build/bin/pause" build/pause/linux/pause.c
 cd "$build"
 # The build tree and Go's cache are 3 GB that nobody needs any more.
 chmod -R u+w src "$HOME/.cache" 2>/dev/null || true
@@ -46,6 +46,6 @@ pack() {
 }
 pack control-plane kube-apiserver kube-controller-manager kube-scheduler
 pack node kubelet kube-proxy kubectl
-sh "$recipe/images.sh" "$recipe" "$build/bin/kubectl" "$build/pause.c" "$out"
-# One that does not start is no program: better found here than on a node.
+pack pause pause
+# A program that does not start is found here rather than on a node.
 for program in $programs; do "$build/bin/$program" --version >/dev/null 2>&1 || "$build/bin/$program" version --client; done

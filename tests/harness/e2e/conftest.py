@@ -162,6 +162,26 @@ def nodes_of(name: str) -> Nodes:
 
 
 @pytest.fixture(scope="session")
+def kubernetes_cluster(
+    request: pytest.FixtureRequest, slurm_cluster: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Name of the cluster with Slurm, Kubernetes put on top of it."""
+    commands = Commands(tmp_path_factory.mktemp("kubernetes"), request.config.rootpath)
+    (commands.folder / "test_it.py").write_text(
+        "def test_it_is_deployed(kubernetes):\n    assert kubernetes.nodes\n"
+    )
+    try:
+        run = commands.pytest(
+            "--deepops-attach", slurm_cluster, "--deepops-parts", "slurm,kubernetes",
+            "test_it.py", seconds=2400,
+        )  # fmt: skip
+        assert run.status == 0, run.output
+        yield slurm_cluster
+    finally:
+        commands.end()
+
+
+@pytest.fixture(scope="session")
 def slurm_cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:

@@ -6,6 +6,7 @@ entry turns red has not earned its place yet.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 GPU = "virtual-gpu01"
@@ -30,6 +31,8 @@ class Fault:
     break_it: str
     #: Test name → words that its message must have: the cause.
     red: dict[str, str] = field(default_factory=dict)
+    #: Commands for root on other nodes afterwards: node → commands.
+    then: dict[str, str] = field(default_factory=dict)
 
 
 FAULTS = (
@@ -55,12 +58,12 @@ FAULTS = (
         },
     ),
     Fault(
-        "home-unmounted", GPU,
+        "home-unmounted", MGMT,
         "umount --lazy /home",
         {
-            f"{MOUNTED}[{GPU}]": f"{GPU} has mounted {{'/home': 'nothing'}}",
-            "test_a_file_written_on_one_node_is_read_on_every_other": f"{GPU} does not see what",
-            f"{READY}[{GPU}]": "/home is not mounted",
+            f"{MOUNTED}[{MGMT}]": f"{MGMT} has mounted {{'/home': 'nothing'}}",
+            "test_a_file_written_on_one_node_is_read_on_every_other": f"{MGMT} does not see what",
+            f"{READY}[{MGMT}]": "/home is not mounted",
         },
     ),
     Fault(
@@ -161,19 +164,18 @@ FAULTS = (
 )  # fmt: skip
 
 
-def _rounds(*names: str) -> tuple[tuple[Fault, ...], ...]:
-    table = {fault.name: fault for fault in FAULTS}
+def in_rounds(faults: Iterable[Fault], *names: str) -> tuple[tuple[Fault, ...], ...]:
+    """Return the faults that are tried at the same time, given as their names with spaces between:
+    faults with no check in common share one run of all checks."""
+    table = {fault.name: fault for fault in faults}
     return tuple(tuple(table[name] for name in together.split()) for together in names)
 
 
-#: What is broken at the same time: faults with no check in common share one run of all checks.
-ROUNDS = _rounds(
-    "slurmd-stopped",
-    "wrong-munge-key",
-    "home-unmounted",
-    "node-drained",
-    "rsyslog-stopped",
+ROUNDS = in_rounds(
+    FAULTS,
+    "slurmd-stopped home-unmounted",
+    "wrong-munge-key rsyslog-stopped",
     "slurmctld-stopped",
-    "slurm.conf-differs wrong-address-in-hosts disk-full neglected",
+    "node-drained slurm.conf-differs wrong-address-in-hosts disk-full neglected",
     "jobs-not-confined slurmdbd-stopped clock-off",
 )

@@ -7,6 +7,7 @@ from deepops_fixtures.rehearsal import Rehearsal
 from deepops_fixtures.settings import Settings
 from tests.harness.e2e.conftest import Commands, nodes_of
 from tests.harness.e2e.fault_table import FAULTS, ROUNDS, Fault
+from tests.harness.e2e.playing import play
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
@@ -32,22 +33,7 @@ def rehearsal(slurm_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> R
 def test_faults_turn_red_exactly_the_checks_that_name_them(
     faults: tuple[Fault, ...], slurm_cluster: str, rehearsal: Rehearsal, commands: Commands
 ):
-    nodes = nodes_of(slurm_cluster)
-    slurm = Slurm(nodes)
+    slurm = Slurm(nodes_of(slurm_cluster))
     wait_until("the cluster is whole", slurm.all_obstacles, lambda found: not found, 60)
-    try:
-        for fault in faults:
-            nodes[fault.node].host.run_expect([0], fault.break_it)
-        checks = [str(commands.project / "tests" / name) for name in ("slurm", "services")]
-        select = ["-m", "not destructive and not late", "-n", "3", "-q"]
-        run = commands.pytest(*checks, "--deepops-attach", slurm_cluster, *select)
-    finally:
-        rehearsal.go_back()
-    outcomes = run.outcomes()
-    red = {name: text for name, (kind, text) in outcomes.items() if kind in ("failure", "error")}
-    expected = {name: cause for fault in faults for name, cause in fault.red.items()}
-    assert set(red) == set(expected), run.output
-    silent = {name: red[name] for name, cause in expected.items() if cause not in red[name]}
-    assert not silent, "red without the cause in the message"
-    assert run.status == 1
-    assert (run.run_dir / "bundle.tar.gz").is_file()
+    checks = [str(commands.project / "tests" / name) for name in ("slurm", "services")]
+    play(faults, slurm_cluster, rehearsal, commands, *checks, "-m", "not destructive and not late")

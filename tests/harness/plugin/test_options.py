@@ -61,6 +61,22 @@ def test_a_run_that_needs_a_cluster_names_it_with_deployment_and_accelerator(run
     assert result.ret == 0
 
 
+def test_an_airgapped_run_says_so(run, pytester):
+    pytester.makepyfile(USES_HOST)
+    result = run("--deepops-cluster", "tiny", "--deepops-airgap", "--collect-only")
+    result.stdout.fnmatch_lines(["airgap: no way out of the machines' networks; all comes from *"])
+    assert "airgap:" not in run("--deepops-cluster", "tiny", "--collect-only").stdout.str()
+
+
+def test_an_airgapped_cluster_of_a_box_without_a_store_of_packages_is_refused(run, pytester):
+    text = CLUSTER.format(box="generic/rocky9", subnet="auto", memory=512, disk=8)
+    path = pytester.makefile(".yml", mine=text.replace("deployment: none", "deployment: slurm"))
+    path.write_text(path.read_text().replace("[slurm-master]", "[slurm-master, slurm-node]"))
+    said = refused(pytester, run, "--deepops-cluster", path, "--deepops-airgap")
+    assert "No store of packages can be made for box 'generic/rocky9'" in said
+    assert "Next: choose a cluster whose box is 'debian12'" in said
+
+
 def test_a_run_that_needs_none_is_not_asked_for_one(run, pytester):
     pytester.makepyfile("def test_nothing():\n    pass\n")
     result = run("--deepops-cluster", "centaur")
@@ -109,6 +125,7 @@ def test_a_setting_may_stand_in_the_ini_file(run, pytester):
         (["--deepops-inventory", "none.ini"], "none.ini' not found"),
         (["--deepops-inventory", "x", "--deepops-attach", "y"], "exclude each other"),
         (["--deepops-source", "upstream"], "'upstream' is refused"),
+        (["--deepops-airgap", "--deepops-inventory", "x"], "--deepops-airgap is for virtual mac"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

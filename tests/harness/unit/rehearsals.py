@@ -40,20 +40,21 @@ class Machines:
 
     def __init__(self, spec, settings, journal, run_dir, *, owner, kept):
         self.spec = spec
+        self.settings = settings
         self.run_dir = run_dir
 
     def preflight(self):
         pass
 
     def fetch(self):
-        self.host.order.append("box")
+        pass
 
     def inputs(self):
         return MACHINES
 
     def up(self):
         self.host.order.append("up")
-        self.host.ledger("mine", state="up")
+        self.host.ledger("mine", state="up", airgap=self.settings.airgap)
         (self.run_dir / "instance").write_text("mine")
         return self.host.running
 

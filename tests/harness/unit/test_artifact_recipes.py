@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deepops_fixtures import resources
+from deepops_fixtures import facts, resources
 from deepops_fixtures.deploy import artifacts
 from deepops_fixtures.deploy.artifacts import Artifact, needed
 
@@ -15,9 +15,9 @@ from deepops_fixtures.deploy.artifacts import Artifact, needed
     ("parts", "airgap", "box", "names"),
     [
         (["slurm"], False, "debian12", []),
-        (["kubernetes"], False, "debian12", [artifacts.KUBERNETES]),
+        (["kubernetes"], False, "debian12", [artifacts.KUBERNETES, artifacts.IMAGES]),
         (["slurm"], True, "debian12", [artifacts.PACKAGES]),
-        (["slurm", "kubernetes"], True, "debian12", [artifacts.KUBERNETES, artifacts.PACKAGES]),
+        (["slurm", "kubernetes"], True, "debian12", list(artifacts.VARIABLES)),
         (["kubernetes"], True, "generic/rocky9", []),
     ],
 )
@@ -85,3 +85,14 @@ def test_the_store_has_every_package_that_the_playbooks_install():
 def test_the_store_has_what_the_box_has_but_its_kernel_and_boot_loader():
     box = yaml.safe_load((resources.vagrant() / "boxes" / "debian12" / "box.yml").read_text())
     assert set(box["packages"]) - stored() == {"linux-image-cloud-amd64", "grub-pc"}
+
+
+@pytest.mark.parametrize("playbook", facts.PARTS.values())
+def test_a_playbook_brings_the_packages_before_it_installs_any(playbook):
+    plays = yaml.safe_load((resources.playbooks() / playbook).read_text())
+    first = next(play["roles"] for play in plays if play.get("roles"))[0]
+    assert first["role"] == "package_store"
+    assert first["when"].startswith(artifacts.VARIABLES[artifacts.PACKAGES])
+    # Whoever is in a later play was in this one.
+    hosts = next(play["hosts"] for play in plays if play.get("roles"))
+    assert hosts == next(play["hosts"] for play in plays)

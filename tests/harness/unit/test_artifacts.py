@@ -151,6 +151,23 @@ def test_the_key_changes_with_the_mirror(artifact, recipes, tmp_path, monkeypatc
     assert other.recipe.mirror == debian.mirror_wanted()
 
 
+def test_what_an_artifact_uses_is_built_first_and_decides_its_key(
+    recipes, tmp_path, journal, mmdebstrap
+):
+    calls = mmdebstrap()
+    (recipes / "other").mkdir()
+    (recipes / "other" / "recipe.yml").write_text(f"{RECIPE}uses: [thing]\n")
+    (recipes / "other" / "build.sh").write_text("ls /used\n")
+    other = Artifact("other", tmp_path / "cache", recipes)
+    assert other.ensure(journal).is_dir()
+    assert other.used[0].built
+    first, second = calls.read_text().split("--\n")[:2]
+    assert "/used" not in first
+    assert f"--customize-hook=copy-in {other.cache}/other.building/used /" in second
+    (recipes / "thing" / "build.sh").write_text("echo built otherwise\n")
+    assert Artifact("other", tmp_path / "cache", recipes).key != other.key
+
+
 # -- what goes wrong -------------------------------------------------------------------------
 
 
@@ -176,6 +193,40 @@ def test_a_failed_build_says_why_and_leaves_nothing(artifact, journal, mmdebstra
     with pytest.raises(ArtifactError, match="is not built") as refusal:
         artifact.ensure(journal, build=False)
     assert refusal.value.hint == "deepops-virtual artifact build thing"
+
+
+def test_a_mirror_that_cannot_be_reached_is_named_with_apts_reason(artifact, journal, mmdebstrap):
+    url = "http://mirror.example/debian/dists/bookworm/InRelease"
+    said = f"E: Failed to fetch {url}  Could not connect to mirror.example:80 (192.0.2.7).\n"
+    mmdebstrap(f"print({said!r}); print('E: mmdebstrap failed to run'); sys.exit(25)")
+    with pytest.raises(ArtifactError) as failure:
+        artifact.ensure(journal)
+    assert failure.value.message == (
+        f"Building artifact 'thing' failed: {url} could not be fetched (Could not connect to "
+        "mirror.example:80 (192.0.2.7))."
+    )
+    assert failure.value.hint == (
+        f"try it: curl -I {url}; another mirror: DEEPOPS_DEBIAN_MIRROR=URL "
+        "deepops-virtual artifact build thing"
+    )
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.joinpath("thing.tar").unlink(),
+        lambda path: path.joinpath("thing.tar").write_text("half"),
+        lambda path: path.joinpath("manifest.json").write_text("{"),
+    ],
+    ids=["a file is gone", "a file is cut off", "the manifest is none"],
+)
+def test_a_damaged_artifact_is_built_anew(artifact, journal, mmdebstrap, damage):
+    mmdebstrap()
+    path = artifact.ensure(journal)
+    damage(path)
+    assert not artifact.built
+    assert artifact.ensure(journal) == path
+    assert artifact.built
 
 
 def test_a_build_that_takes_too_long_is_stopped(artifact, journal, mmdebstrap, monkeypatch):
@@ -319,13 +370,13 @@ def test_remove_forgets_older_builds_too_and_no_one_elses(artifact, journal, mmd
 def test_list_tells_a_script_what_is_built(deepops, tmp_path):
     made = Artifact(artifacts.PACKAGES, tmp_path / "cache")
     made.path.mkdir(parents=True)
-    (made.path / "manifest.json").write_text("{}")
+    (made.path / "manifest.json").write_text('{"files": {}}')
     status, out, _ = deepops("artifact", "list", "--json")
     rows = {row["name"]: row for row in json.loads(out)}
     assert status == 0
     assert rows[artifacts.PACKAGES] == {
         "name": artifacts.PACKAGES, "about": made.recipe.about, "key": made.key[:16],
-        "built": True, "bytes": 2, "path": str(made.path),
+        "built": True, "bytes": 13, "path": str(made.path),
     }  # fmt: skip
     assert rows[artifacts.KUBERNETES]["built"] is False
     assert "kubernetes-debian12  not built  Kubernetes" in deepops("artifact", "list")[1]

@@ -8,6 +8,7 @@ from tests.harness.unit import kube_documents as documents
 
 CONTROL_PLANE = {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}
 GPU = {"key": "nvidia.com/gpu", "effect": "NoSchedule", "value": "present"}
+RACK = {"key": "example.com/rack", "effect": "NoSchedule", "value": "7"}
 
 
 def test_a_node_is_read_with_its_addresses_networks_and_images():
@@ -51,8 +52,9 @@ def test_a_node_is_short_of_what_it_says():
         ({"taints": []}, False, [], True),
         ({"unschedulable": True}, True, [], False),
         ({"taints": [CONTROL_PLANE]}, False, [], False),
-        ({"taints": [GPU]}, False, ["nvidia.com/gpu=present:NoSchedule"], False),
-        ({"taints": [{**GPU, "effect": "PreferNoSchedule"}]}, False, [], True),
+        ({"taints": [GPU]}, False, [], False),
+        ({"taints": [RACK]}, False, ["example.com/rack=7:NoSchedule"], False),
+        ({"taints": [{**RACK, "effect": "PreferNoSchedule"}]}, False, [], True),
     ],
 )
 def test_a_node_takes_pods_unless_a_cordon_or_a_taint_keeps_them_away(

@@ -49,6 +49,18 @@ def test_the_management_network_leads_out_and_gives_addresses(made):
     assert span.attrib == {"start": "10.87.9.2", "end": "10.87.9.254"}
 
 
+def test_the_management_network_of_an_airgapped_instance_has_no_way_out_and_no_names(
+    made, instance
+):
+    instance.airgap = True
+    _, management = made()
+    # No default route and no name server are in a lease then (libvirt, dnsmasq).
+    assert management.find("forward") is None
+    assert management.find("dns").get("enable") == "no"
+    assert management.find("ip").get("address") == "10.87.9.1"
+    assert management.find("ip/dhcp/range") is not None
+
+
 def test_new_networks_have_neither_addresses_of_their_own_nor_leases(made):
     for network in made():
         assert network.find("mac") is None

@@ -1,9 +1,13 @@
 """The HTML parts: what they show is escaped and without secrets, and says who is hurt."""
 
+from pathlib import Path
+
+import pytest
+
 from deepops_fixtures.cluster import topology
-from deepops_fixtures.cluster.running import NodeData
+from deepops_fixtures.cluster.running import NodeData, RunningCluster
 from deepops_fixtures.records import CheckOutcome, CommandRecord
-from deepops_fixtures.report import page, timeline
+from deepops_fixtures.report import page, provenance, timeline
 
 NODES = [
     NodeData(name="virtual-login", groups=["slurm-master"], address="10.86.1.11"),
@@ -40,6 +44,16 @@ def test_the_summary_has_every_part_and_escapes_what_it_shows():
                  "virtual-gpu01", "debian12 &amp; co", 'href="junit.xml"', "<svg "):  # fmt: skip
         assert part in text, part
     assert "<inactive>" not in text
+
+
+@pytest.mark.parametrize("airgap", [True, False])
+def test_a_report_says_that_the_cluster_had_no_way_out(monkeypatch, airgap):
+    monkeypatch.setattr(provenance, "_said", lambda _command: "")
+    running = RunningCluster(
+        name="one", provider="vagrant", nodes=[], inventory=Path("/nowhere"), airgap=airgap
+    )
+    said = provenance.collect(running, (), "", "", "", {}).get("airgap")
+    assert said == ("the machines' networks had no way out" if airgap else None)
 
 
 def test_evidence_shows_commands_and_logs_without_secrets():

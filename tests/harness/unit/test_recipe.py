@@ -53,8 +53,8 @@ def vagrant(tmp_path, monkeypatch):
 def changed(connection, spec, vagrant, tmp_path):
     """Return a function that says what has changed since the test began."""
 
-    def now(spec=spec, accelerator="tcg"):
-        return recipe.up_inputs(spec, Box("debian12", tmp_path), accelerator)
+    def now(spec=spec, accelerator="tcg", **more):
+        return recipe.up_inputs(spec, Box("debian12", tmp_path), accelerator, **more)
 
     before = now()
     return lambda **given: inputs.changes(before, now(**given))
@@ -145,6 +145,10 @@ def test_a_box_that_vagrant_downloaded_is_known_by_its_versions(
 def test_the_accelerator_counts(changed):
     (said,) = changed(accelerator="kvm")
     assert said.startswith("host: accelerator is kvm, was tcg")
+
+
+def test_whether_there_is_a_way_out_counts(changed):
+    assert changed(airgap=True) == ["network: way out is none (airgap), was NAT"]
 
 
 def test_another_qemu_counts(changed, connection, monkeypatch):

@@ -53,14 +53,23 @@ def test_the_parts_are_applied_one_after_the_other_and_each_is_kept(host):
 
 def test_what_a_playbook_brings_along_is_made_before_the_machines_are(host):
     host.rehearse(["kubernetes"]).ensure_deployed()
-    assert host.order[:3] == ["box", "kubernetes-debian12", "up"]
+    assert host.order[:3] == ["kubernetes-debian12", "images-debian12", "up"]
     assert host.given["kubernetes"]["deepops_kubernetes_artifact"] == "/made/kubernetes-debian12"
 
 
 def test_slurm_alone_brings_nothing_along(host):
     host.rehearse(["slurm"]).ensure_deployed()
-    assert host.order == ["box", "up"]
+    assert host.order == ["up"]
     assert set(host.given["slurm"]) == {"deepops_parts"}
+
+
+def test_an_airgapped_cluster_is_brought_its_packages_too(host):
+    host.rehearse(airgap=True).ensure_deployed()
+    made = ["kubernetes-debian12", "images-debian12", "packages-debian12"]
+    assert host.order[:4] == [*made, "up"]
+    for part in BOTH:
+        assert host.given[part]["deepops_packages_artifact"] == "/made/packages-debian12"
+    assert "deepops_kubernetes_artifact" not in host.given["slurm"]
 
 
 def test_only_the_part_that_the_tests_name_is_applied(host):
@@ -123,6 +132,63 @@ def test_none_is_kept_where_none_is_wanted(host):
     assert host.parts() == ("deployed", ["slurm", "kubernetes"])
 
 
+# -- what this host cannot bring along ------------------------------------------------------
+
+
+@pytest.fixture
+def rocky(host):
+    """The cluster's file, with another box in it."""
+    path = host.folder / "mine.yml"
+    path.write_text(path.read_text().replace("debian12", "generic/rocky9"))
+    return host
+
+
+@pytest.mark.parametrize(
+    ("named", "settings", "said"),
+    [
+        (["slurm"], {"airgap": True}, "No store of packages can be made for box 'generic/rocky9'"),
+        (["kubernetes"], {}, "There are no Kubernetes binaries for box 'generic/rocky9'"),
+        (["kubernetes"], {"airgap": True}, "No store of packages can be made for box 'generic/r"),
+    ],
+    ids=["packages", "binaries", "both"],
+)
+def test_a_box_that_nothing_can_be_brought_to_is_refused_before_anything_is_made(
+    rocky, named, settings, said
+):
+    with pytest.raises(UsageProblem, match=said) as told:
+        rocky.rehearse(named, **settings).ensure_deployed()
+    assert "box is 'debian12'" in told.value.hint
+    assert rocky.order == []
+
+
+@pytest.mark.parametrize(
+    ("named", "settings"),
+    [(["slurm"], {}), (["slurm"], {"airgap": True, "source": "none"})],
+    ids=["Slurm", "nothing is deployed"],
+)
+def test_where_nothing_needs_to_be_brought_any_box_will_do(rocky, named, settings):
+    rocky.rehearse(named, **settings).ensure_deployed()
+    assert rocky.order == ["up"]
+
+
+def test_playbooks_of_deepops_itself_are_refused_with_what_would_have_to_be_mirrored(tmp_path):
+    checkout = sources.PlaybookSource(name="deepops", playbook=tmp_path / "slurm-cluster.yml")
+    applying.refuse_unprovided("debian12", [checkout], airgap=False)
+    with pytest.raises(UsageProblem, match=r"would need mirrors.*Helm charts") as told:
+        applying.refuse_unprovided("debian12", [checkout], airgap=True)
+    assert told.value.hint.startswith("--deepops-source distro")
+
+
+def test_kubernetes_of_an_archive_needs_no_binaries_of_this_host(tmp_path):
+    source = sources.PlaybookSource(
+        name="distro",
+        playbook=tmp_path / "k8s-cluster.yml",
+        extra_vars={"kubernetes_archive": "/srv/kubernetes-server-linux-amd64.tar.gz"},
+        part="kubernetes",
+    )
+    applying.refuse_unprovided("generic/rocky9", [source], airgap=False)
+
+
 # -- from a checkpoint ----------------------------------------------------------------------
 
 
@@ -171,6 +237,25 @@ def test_a_run_for_kubernetes_starts_from_the_machines_and_not_from_slurm(host, 
     assert host.applied == [("kubernetes", ["kubernetes"])]
 
 
+def test_what_is_missing_in_the_checkpoint_is_made_before_its_machines_come_back(
+    host, earlier, monkeypatch
+):
+    earlier("slurm")
+    restore = host.restore
+    monkeypatch.setattr(
+        restoring,
+        "restore",
+        lambda *given, **more: host.order.append("back") or restore(*given, **more),
+    )
+    host.order.clear()
+    host.rehearse().ensure_deployed()
+    assert host.order[:3] == ["kubernetes-debian12", "images-debian12", "back"]
+    host.gone()
+    host.order.clear()
+    host.rehearse().ensure_deployed()
+    assert host.order == ["back"]
+
+
 def test_a_run_that_wants_the_machines_alone_gets_them(host, earlier):
     earlier()
     made = host.rehearse(target="up")
@@ -184,6 +269,16 @@ def test_required_is_all_that_is_wanted(host, earlier):
     host.rehearse(["slurm"], reuse="require").preflight()
     with pytest.raises(UsageProblem, match=r"No checkpoint of stage 'deployed' \(slurm, kuber"):
         host.rehearse(reuse="require").preflight()
+
+
+def test_an_attached_cluster_is_airgapped_or_not_by_its_ledger(host):
+    host.attach()
+    made = host.rehearse(["slurm"], attach="mine", airgap=True)
+    with pytest.raises(UsageProblem, match="'mine' is not airgapped: its network has a way out"):
+        made.preflight()
+    host.book.update("mine", airgap=True)
+    host.rehearse(["slurm"], attach="mine").ensure_deployed()
+    assert host.given["slurm"]["deepops_packages_artifact"] == "/made/packages-debian12"
 
 
 # -- twice ----------------------------------------------------------------------------------

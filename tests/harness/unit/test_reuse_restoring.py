@@ -5,6 +5,7 @@ import ipaddress
 import pytest
 
 from deepops_fixtures.cluster import hypervisor, restoring, teardown
+from deepops_fixtures.cluster.ledger import Owner
 from deepops_fixtures.errors import LeakError, ProvisionError, UsageProblem
 from tests.harness.unit.runs import MACHINES, RUNNING, SLURM
 
@@ -155,3 +156,17 @@ def test_what_somebody_else_has_taken_down_and_made_anew_is_left_alone(
     book.write(ledger("one", created=left.created + 5))
     teardown.destroy_left(left, book, this.journal)
     assert restored.destroyed == ["one"]
+
+
+@pytest.mark.parametrize("airgap", [True, False])
+def test_what_comes_back_has_a_way_out_or_none_as_it_had_before(
+    this, keep, connection, monkeypatch, airgap
+):
+    monkeypatch.setattr(restoring.capacity, "reserve", lambda *given: given[-1]())
+    running = RUNNING.model_copy(update={"airgap": airgap, "accelerator": "tcg"})
+    kept = keep("one-up", "1.img", running=running)
+    made = restoring._reserve(
+        this.store, kept, this.run_dir, this.journal, Owner.me(), wait=0, kept=False
+    )
+    assert made.airgap is airgap
+    assert this.store.book.get("one").airgap is airgap

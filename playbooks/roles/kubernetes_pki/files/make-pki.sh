@@ -89,6 +89,8 @@ for pair in "$@"; do
   [ -e "nodes/$node.tar" ] && [ "nodes/$node.tar" -nt "nodes/$node.conf" ] && continue
   rm -rf pack
   mkdir -p pack/pki
+  # Unpacked on the control plane node it is the folder that etcd reads its own certificates in.
+  chmod 0755 pack/pki
   cp ca.crt pack/pki/ca.crt
   cp "nodes/$node.crt" pack/pki/kubelet.crt
   cp "nodes/$node.key" pack/pki/kubelet.key

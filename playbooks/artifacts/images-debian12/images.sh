@@ -1,9 +1,9 @@
 #!/bin/sh
 # Makes images.tar, the images that a cluster without a registry starts from: a docker archive of three images
 # (https://github.com/moby/docker-image-spec), each a layer or three on nothing.
-#   images.sh RECIPE_FOLDER KUBECTL PAUSE_C OUTPUT_FOLDER
+#   images.sh RECIPE_FOLDER KUBECTL PAUSE OUTPUT_FOLDER
 set -eu
-recipe=$1 kubectl=$2 pause_c=$3 out=$4
+recipe=$1 kubectl=$2 pause=$3 out=$4
 arch=$(dpkg --print-architecture)
 work=$(mktemp -d)
 archive=$work/archive
@@ -34,7 +34,7 @@ image() {
 comma=''
 
 mkdir "$work/pause"
-gcc -Os -Wall -static -s -DVERSION=1 -o "$work/pause/pause" "$pause_c"
+cp "$pause" "$work/pause/pause"
 layer pause
 
 base=$work/busybox

@@ -1,0 +1,46 @@
+"""Every fault of Kubernetes' table turns red exactly the checks it should, and they name the
+cause."""
+
+import pytest
+
+from deepops_fixtures.checks import Kubernetes, kube_obstacles, wait_until
+from deepops_fixtures.rehearsal import Rehearsal
+from deepops_fixtures.settings import Settings
+from tests.harness.e2e.conftest import Commands, nodes_of
+from tests.harness.e2e.fault_table import Fault
+from tests.harness.e2e.kube_fault_table import FAULTS, ROUNDS
+from tests.harness.e2e.playing import play
+
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
+
+
+def test_every_fault_of_the_table_is_tried_once():
+    assert sorted(fault.name for together in ROUNDS for fault in together) == sorted(
+        fault.name for fault in FAULTS
+    )
+
+
+@pytest.fixture(scope="module")
+def rehearsal(kubernetes_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Rehearsal:
+    """The rehearsal that puts the cluster back to how it is now."""
+    settings = Settings.load({"attach": kubernetes_cluster})
+    made = Rehearsal(settings, tmp_path_factory.mktemp("rehearsal"))
+    made.ensure_baseline()
+    return made
+
+
+@pytest.mark.parametrize(
+    "faults", ROUNDS, ids=lambda faults: "+".join(fault.name for fault in faults)
+)
+def test_faults_turn_red_exactly_the_checks_that_name_them(
+    faults: tuple[Fault, ...], kubernetes_cluster: str, rehearsal: Rehearsal, commands: Commands
+):
+    kubernetes = Kubernetes(nodes_of(kubernetes_cluster), rehearsal.run_dir)
+    wait_until(
+        "the cluster is whole",
+        lambda: kube_obstacles.all_obstacles(kubernetes),
+        lambda found: not found,
+        120,
+    )
+    checks = str(commands.project / "tests" / "kubernetes")
+    play(faults, kubernetes_cluster, rehearsal, commands, checks, "-m", "not destructive")
