@@ -14,6 +14,7 @@ GROUPS: Final = (
     "slurm-master",
     "slurm-node",
     "slurm-nfs",
+    "slurm-cache",
     "slurm-metric",
     "slurm-login",
     "slurm-cluster",
@@ -35,6 +36,7 @@ PART_GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "slurm-master",
         "slurm-node",
         "slurm-nfs",
+        "slurm-cache",
         "slurm-metric",
         "slurm-login",
         "slurm-cluster",
@@ -44,7 +46,14 @@ PART_GROUPS: Final[dict[str, tuple[str, ...]]] = {
 
 #: Groups of groups: group → its children as in config.example/inventory.
 PARENT_GROUPS: Final[dict[str, tuple[str, ...]]] = {
-    "slurm-cluster": ("slurm-master", "slurm-node", "slurm-login"),
+    "slurm-cluster": (
+        "slurm-master",
+        "slurm-node",
+        "slurm-cache",
+        "slurm-nfs",
+        "slurm-metric",
+        "slurm-login",
+    ),
     "k8s_cluster": ("kube_control_plane", "kube_node"),
 }
 

@@ -10,13 +10,19 @@ from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.session import Session
 
 
-def subject(ours: Session) -> str:
-    """Return the line that every run has, read from the settings alone."""
-    return f"deepops-fixtures {__version__}: {_subject(ours)}"
+def subject(ours: Session) -> list[str]:
+    """Return the lines that every run has, read from the settings alone."""
+    told = [f"DeepOps' variables: {text}" for text in ours.settings.chosen_by]
+    return [f"deepops-fixtures {__version__}: {_subject(ours)}", *told]
 
 
 def _subject(ours: Session) -> str:
     settings = ours.settings
+    if settings.vagrant_file:
+        return (
+            f"machines of Vagrantfile '{settings.vagrant_file}' as they are (nothing is created, "
+            "deployed or destroyed)"
+        )
     if settings.inventory:
         return f"existing hosts of {settings.inventory} (nothing is created or destroyed)"
     if settings.attach:
@@ -28,7 +34,7 @@ def cluster(ours: Session) -> list[str]:
     """Return the lines about a cluster that a test needs: its nodes, what is deployed, the
     accelerator and why. Raises UsageProblem."""
     settings = ours.settings
-    if settings.inventory or settings.attach:
+    if settings.existing or settings.attach:
         return []
     from deepops_fixtures.cluster.accelerator import choose_accelerator
 

@@ -132,7 +132,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     here."""
     ours = session_of(config)
     with _usage_errors():
-        return [header.subject(ours), *(header.cluster(ours) if _has_workers(config) else [])]
+        return [*header.subject(ours), *(header.cluster(ours) if _has_workers(config) else [])]
 
 
 def pytest_report_collectionfinish(

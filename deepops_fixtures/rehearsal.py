@@ -22,6 +22,7 @@ from deepops_fixtures.cluster.ledger import LedgerBook, Owner
 from deepops_fixtures.cluster.providers import Provider
 from deepops_fixtures.cluster.providers.inventory import InventoryProvider
 from deepops_fixtures.cluster.providers.vagrant import VagrantProvider
+from deepops_fixtures.cluster.providers.vagrant_folder import VagrantFolderProvider
 from deepops_fixtures.cluster.running import (
     NodeData,
     RunningCluster,
@@ -87,12 +88,19 @@ class Rehearsal:
         #: The parts of DeepOps that this run is about.
         self.chosen = subject.Chosen(self.settings, self.spec, self.run_dir)
         if self.spec is None:
-            self.provider = InventoryProvider(self.settings, self.journal, self.run_dir)
+            self.provider = self._existing()
         elif not self.attached:
             self.provider = VagrantProvider(
                 self.spec, self.settings, self.journal, self.run_dir, owner=self.owner, kept=kept
             )
         self.sources()
+
+    def _existing(self) -> InventoryProvider:
+        file, inventory = self.settings.vagrant_file, self.settings.inventory
+        if file:
+            return VagrantFolderProvider(file, inventory, self.journal, self.run_dir)
+        assert inventory is not None
+        return InventoryProvider(inventory, self.journal, self.run_dir)
 
     # -- what is known before anything is up ------------------------------------------------
 
@@ -131,6 +139,8 @@ class Rehearsal:
 
     def preflight(self) -> None:
         """Refuse what cannot work, before anything is created. Raises UsageProblem."""
+        if self.target == "deployed":
+            self.chosen.refuse_unfit()
         if self.attached:
             self._attached_cluster()
         elif not self.stages.outcome("up"):
@@ -226,6 +236,7 @@ class Rehearsal:
                 "There is nothing to deploy: the cluster's deployment or the source is 'none'.",
                 hint="choose a cluster with deployment 'slurm' and --source distro",
             )
+        self.chosen.refuse_unfit()
         running = self.ensure_up()
         new = choice.to_apply(wanted, self._applying.there(running))
         sources = self.chosen.sources_of(choice.ordered([*wanted, *new]))
@@ -261,6 +272,7 @@ class Rehearsal:
                 "The checkpoint that this run requires could not be used.",
                 hint="deepops-virtual checkpoint list; --deepops-reuse auto makes it anew",
             )
+        self.provider.fetch()
         made_from = self._inputs(())
         running = self.provider.up()
         self._keep_description(running)

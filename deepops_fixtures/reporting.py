@@ -367,7 +367,7 @@ def summarize(terminal: Any, config: pytest.Config, ours: Session) -> None:
 
 
 def _left(ours: Session) -> str:
-    if ours.settings.inventory:
+    if ours.settings.existing:
         return "hosts: left as they were"
     if ours.settings.attach:
         name = ours.settings.attach

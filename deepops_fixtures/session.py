@@ -131,7 +131,7 @@ class Session:
         from deepops_fixtures.passthrough import pci
 
         settings = self.settings
-        if settings.inventory or settings.attach or requested(settings):
+        if settings.existing or settings.attach or requested(settings):
             return ""
         if settings.gpu:
             return f"no GPU is handed through: --deepops-gpu {settings.gpu}"

@@ -9,13 +9,14 @@ a data file.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
+from deepops_fixtures import upstream_env
 from deepops_fixtures.errors import UsageProblem
 
 _APP = "deepops-fixtures"
@@ -34,6 +35,17 @@ class Settings(BaseModel):
         "debian",
         min_length=1,
         description="cluster to rehearse on: a name (deepops-virtual clusters) or a file's path",
+    )
+    vagrant_file: Path | None = Field(
+        None,
+        description="Vagrantfile to take the machines from: one of the project's stands for a "
+        "cluster (./Vagrantfile-centos for centos); one of your own has to be up, and is checked "
+        "as it is. A cluster that is named counts over it",
+    )
+    box: str = Field(
+        "",
+        description="Vagrant box of every node, instead of the one that the cluster's file names: "
+        "a recipe of the project, or a box that Vagrant has or downloads, such as almalinux/9",
     )
     inventory: Path | None = Field(
         None,
@@ -126,10 +138,28 @@ class Settings(BaseModel):
         Path(platformdirs.user_state_dir(_APP)), description="folder of the clusters' ledgers"
     )
 
-    @field_validator("reports", "cache_dir", "state_dir", "inventory")
+    #: In words, what DeepOps' own variables chose.
+    _chosen_by: tuple[str, ...] = PrivateAttr(())
+
+    @field_validator("vagrant_file", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        return value or None
+
+    @field_validator("reports", "cache_dir", "state_dir", "inventory", "vagrant_file")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value and value.expanduser().absolute()
+
+    @property
+    def chosen_by(self) -> tuple[str, ...]:
+        """In words, which of DeepOps' own variables chose what (see ``upstream_env``)."""
+        return self._chosen_by
+
+    @property
+    def existing(self) -> Path | None:
+        """What describes hosts that are there already and are left as they are."""
+        return self.inventory or self.vagrant_file
 
     @property
     def checkpoint_bytes(self) -> int:
@@ -155,8 +185,13 @@ class Settings(BaseModel):
             if variable(name) in os.environ
         }
         given = {key: value for key, value in (options or {}).items() if value is not None}
+        # From what counts least to what counts most.
+        places = [dict(ini or {}), environment, given]
+        said = {key: value for place in places for key, value in place.items()}
+        chosen = upstream_env.choose(os.environ, said, cluster_named=_cluster_named(places))
         try:
-            settings = cls(**{**(ini or {}), **environment, **given})
+            settings = cls(**{**said, **chosen.values})
+            settings._chosen_by = tuple(chosen.told)
         except ValidationError as error:
             lines = []
             for problem in error.errors():
@@ -167,19 +202,29 @@ class Settings(BaseModel):
                     f"{problem['msg'].removeprefix('Value error, ')}."
                 )
             raise UsageProblem("\n".join(lines), hint="pytest --help, section 'deepops'") from None
-        chosen = [name for name in ("inventory", "attach") if getattr(settings, name)]
-        if len(chosen) == 2:
+        if settings.inventory and settings.attach:
             raise UsageProblem(
                 "--deepops-inventory and --deepops-attach exclude each other.",
                 hint="give one of them",
             )
-        if settings.airgap and settings.inventory:
+        if settings.airgap and settings.existing:
             raise UsageProblem(
                 "--deepops-airgap is for virtual machines that a run makes; the network of the "
                 "hosts in --deepops-inventory is left as it is.",
                 hint="leave out one of them (the variable is DEEPOPS_AIRGAP)",
             )
         return settings
+
+
+def _cluster_named(places: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a cluster is named in a place that counts as much as that of the
+    Vagrantfile, or more."""
+    for place in reversed(places):
+        if place.get("cluster"):
+            return True
+        if place.get("vagrant_file"):
+            return False
+    return False
 
 
 def option(name: str) -> str:

@@ -15,16 +15,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepops_fixtures import parts as choice
+from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.settings import Settings
 
 if TYPE_CHECKING:
     from deepops_fixtures.cluster.topology import ClusterSpec
     from deepops_fixtures.deploy.sources import PlaybookSource
 
+#: Part → groups of which our own playbooks take one node (playbooks/*.yml assert it).
+_ONE_OF_THESE = {
+    "slurm": ("slurm-master",),
+    "kubernetes": ("kube_control_plane", "etcd"),
+}
+
 
 def cluster(settings: Settings) -> ClusterSpec | None:
     """Return the cluster to rehearse on, or None for existing hosts. Raises UsageProblem."""
-    if settings.inventory:
+    if settings.existing:
         return None
     if settings.attach:
         from deepops_fixtures.cluster.ledger import LedgerBook
@@ -32,7 +39,12 @@ def cluster(settings: Settings) -> ClusterSpec | None:
         return LedgerBook(settings.state_dir).get(settings.attach).spec
     from deepops_fixtures.cluster import topology
 
-    return topology.load(settings.cluster)
+    try:
+        return topology.load(settings.cluster, settings.box)
+    except UsageProblem as problem:
+        told = [text for text in settings.chosen_by if text.startswith("cluster ")]
+        message = " ".join([problem.message, *(f"(It is {text}.)" for text in told)])
+        raise UsageProblem(message, hint=problem.hint, detail=problem.detail) from None
 
 
 def deployed(settings: Settings) -> choice.Parts:
@@ -117,6 +129,29 @@ class Chosen:
         are checked as they are. Raises UsageProblem."""
         return self._find(self.parts)
 
+    def refuse_unfit(self) -> None:
+        """Refuse a cluster that the project's own playbooks make nothing of, before it is
+        created. Raises UsageProblem."""
+        if self._spec is None or self._settings.source != "distro":
+            return
+        hint = "choose another cluster (deepops-virtual clusters), or --deepops-source"
+        name = self._spec.name
+        for part in self.parts:
+            if self._spec.vagrantfile == "Vagrantfile-centos":
+                raise UsageProblem(
+                    f"Our own playbook for part '{part}' installs packages of Debian, which "
+                    f"cluster '{name}' does not run.",
+                    hint=hint,
+                )
+            for group in _ONE_OF_THESE.get(part, ()):
+                count = len(self._spec.members(group))
+                if count != 1:
+                    raise UsageProblem(
+                        f"Our own playbook for part '{part}' wants one node in group {group}; "
+                        f"cluster '{name}' has {count}.",
+                        hint=hint,
+                    )
+
     def sources_of(self, some: choice.Parts) -> list[PlaybookSource]:
         """Return the playbooks of some parts. Raises UsageProblem."""
         # Each is told of those before it: all of the run's have to be looked for.
@@ -135,9 +170,7 @@ class Chosen:
 def new_run_dir(settings: Settings, label: str = "") -> Path:
     """Return the path of this run's folder below the reports folder; nothing is made yet."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = label or (
-        settings.inventory.stem if settings.inventory else Path(settings.cluster).stem
-    )
+    name = label or (settings.existing.stem if settings.existing else Path(settings.cluster).stem)
     base = settings.reports / f"{stamp}-{settings.attach or name}"
     path, number = base, 2
     while path.exists():

@@ -25,6 +25,7 @@ _WIDTH = max(len(question.name) for question in run.QUESTIONS)
 
 @click.command()
 @setting("cluster")
+@setting("box")
 @setting("gpu")
 @click.option(
     "--root",
@@ -52,7 +53,9 @@ def doctor(root: Path, as_json: bool, **options: Any) -> None:
     host from being ready. What mends passthrough: deepops-virtual gpu prepare.
     """
     settings = Settings.load(options)
-    case = Case(_host(root), settings, topology.load(settings.cluster), requested(settings))
+    case = Case(
+        _host(root), settings, topology.load(settings.cluster, settings.box), requested(settings)
+    )
     checks = []
     for check in run.examine(case):
         checks.append(check)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import click
 from deepops_fixtures import resources, signals
 from deepops_fixtures.cli.common import book, json_option, only, progress, setting
 from deepops_fixtures.cluster import hypervisor, teardown
-from deepops_fixtures.cluster.ledger import Ledger
+from deepops_fixtures.cluster.ledger import MARK, Ledger
+from deepops_fixtures.cluster.vagrant_tool import environment
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.journal import Journal
 from deepops_fixtures.rehearsal import Rehearsal
@@ -22,6 +24,7 @@ from deepops_fixtures.subject import new_run_dir
 
 @click.command()
 @setting("cluster")
+@setting("box")
 @setting("name")
 @setting("parts")
 @setting("airgap")
@@ -40,6 +43,13 @@ from deepops_fixtures.subject import new_run_dir
 def up(as_json: bool, keep_failed: bool, **options: Any) -> None:
     """Bring a cluster's virtual machines up and leave them running."""
     settings = Settings.load({**options, "keep": "failed" if keep_failed else "never"})
+    if settings.existing:
+        raise UsageProblem(
+            f"What '{settings.existing}' describes is not ours to bring up.",
+            hint="bring it up yourself and check it with pytest; or name a cluster: --cluster",
+        )
+    for text in settings.chosen_by:
+        click.echo(f"DeepOps' variables: {text}", err=True)
     run_dir = new_run_dir(settings)
     rehearsal = Rehearsal(settings, run_dir, kept=True)
     rehearsal.preflight()
@@ -121,6 +131,24 @@ def ssh(name: str, node: str, command: tuple[str, ...]) -> None:
     os.execvp("ssh", ["ssh", "-F", str(config), node, *command])
 
 
+@click.command()
+@click.argument("name", required=False)
+def env(name: str | None) -> None:
+    """Print the variables that point Vagrant at a cluster's machines, for a shell to read.
+
+    \b
+      eval "$(deepops-virtual env NAME)"
+      vagrant status
+    """
+    ledgers = book()
+    ledger = only(ledgers, name)
+    variables = environment(ledger, ledgers)
+    # A shell that has it would count as one of the cluster's own processes, and end with it.
+    variables.pop(MARK)
+    for key, value in variables.items():
+        click.echo(f"export {key}={shlex.quote(value)}")
+
+
 def destroy_instance(settings: Settings, ledger: Ledger) -> None:
     """Destroy an instance and audit. Raises UsageProblem while another process works with it,
     LeakError when something is left."""
@@ -147,4 +175,4 @@ def destroy(name: str | None) -> None:
     click.echo(f"Cluster '{ledger.name}' is gone.")
 
 
-COMMANDS = (up, deploy, test, ssh, destroy)
+COMMANDS = (up, deploy, test, ssh, env, destroy)

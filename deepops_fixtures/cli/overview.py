@@ -9,7 +9,7 @@ from typing import Any
 import click
 import humanize
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from deepops_fixtures.cli.common import book, json_option
 from deepops_fixtures.cli.life import destroy_instance
@@ -176,7 +176,8 @@ def clusters(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([spec.model_dump() for spec in specs], indent=1))
         return
-    table = Table("cluster", "nodes", "memory", "disk up to", "deployment", "description")
+    whole = [Column(name, no_wrap=True) for name in ("cluster", "nodes")]
+    table = Table(*whole, "memory", "disk up to", "deployment", "description")
     for spec in specs:
         table.add_row(
             spec.name,

@@ -13,7 +13,6 @@ import os
 import shutil
 import subprocess
 import tarfile
-from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -22,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import vagrant
 from deepops_fixtures import debian, resources
+from deepops_fixtures.cluster import public_box
 from deepops_fixtures.errors import BoxError, UsageProblem
 from deepops_fixtures.journal import Journal
 from deepops_fixtures.proc import Deadline, run_logged, tail
@@ -190,18 +190,16 @@ class Box:
 
 
 def of_cluster(name: str, cluster: str, cache: Path) -> Box | None:
-    """Return our own box, or None for one that Vagrant already has. Raises UsageProblem for
-    neither."""
+    """Return our own box, or None for one that Vagrant has or can download. Raises UsageProblem
+    for neither."""
     if name in available():
         return Box(name, cache)
-    with suppress(subprocess.SubprocessError, OSError):
-        known = vagrant.Vagrant(quiet_stdout=False).box_list()
-        if any(box.name == name and box.provider == "libvirt" for box in known):
-            return None
+    if public_box.can_be_public(name) or public_box.known(name):
+        return None
     raise UsageProblem(
         f"Box '{name}' of cluster '{cluster}' is neither a recipe of this project "
         f"({', '.join(available())}) nor in Vagrant's list.",
-        hint=f"vagrant box add --provider libvirt {name}",
+        hint=f"vagrant box add --name {name} FILE.box, or another --deepops-box",
     )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from deepops_fixtures import upstream_env
 from deepops_fixtures.cluster import hypervisor, ssh
 from deepops_fixtures.cluster.ledger import HandedThrough, Ledger, LedgerBook
 from deepops_fixtures.cluster.topology import ClusterSpec
@@ -41,7 +42,7 @@ def requested(settings: Settings) -> Request:
 
     Raises UsageProblem.
     """
-    gpudata = os.environ.get("GPUDATA", "")
+    gpudata = upstream_env.gpudata(os.environ)
     return parse_gpudata(gpudata) if gpudata and not settings.gpu else Request.parse(settings.gpu)
 
 

@@ -196,6 +196,7 @@ def write_data(
     path = folder / "instance.json"
     data = {
         "name": ledger.name,
+        "vagrantfile": ledger.spec.vagrantfile,
         "box": box.vagrant_name if box else ledger.spec.box,
         "box_version": box.version if box else None,
         "boot_timeout": boot_timeout,

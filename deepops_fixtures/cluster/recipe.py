@@ -11,10 +11,9 @@ from pathlib import Path
 import libvirt
 
 from deepops_fixtures import inputs, resources
-from deepops_fixtures.cluster import hypervisor
+from deepops_fixtures.cluster import hypervisor, public_box
 from deepops_fixtures.cluster.box import Box
 from deepops_fixtures.cluster.topology import ClusterSpec
-from deepops_fixtures.cluster.vagrant_tool import vagrantfile
 from deepops_fixtures.inputs import Inputs
 
 #: Modules that have a part in how a machine looks when it is up, most of them in this room. The
@@ -32,6 +31,8 @@ _CODE = (
     "providers/vagrant.py",
     "../facts.py",
 )
+#: What every Vagrantfile of the project loads, and what every new node runs.
+_SHARED = ("cluster.rb", "identity.sh")
 
 
 def up_inputs(
@@ -47,15 +48,15 @@ def up_inputs(
     here = Path(__file__).resolve().parent
     code = [(here / name).resolve() for name in _CODE]
     vagrant = resources.vagrant()
-    # An absolute path, as DEEPOPS_VAGRANT_FILE may hold, is one wherever it is joined to.
-    machines = vagrant / vagrantfile()
+    # An absolute path is one wherever it is joined to.
+    machines = vagrant / spec.vagrantfile
     files = inputs.of_files(machines.parent, [machines] if machines.is_file() else [])
-    cluster = spec.model_dump(exclude={"description", "box"})
+    cluster = spec.model_dump(exclude={"description", "box", "vagrantfile"})
     return {
-        "box": {spec.box: box.version if box else "Vagrant's own"},
+        "box": {spec.box: box.version if box else public_box.versions(spec.box)},
         "cluster": inputs.of_data(cluster),
         "network": {"way out": "none (airgap)" if airgap else "NAT"},
-        "vagrant": {**files, **inputs.of_files(vagrant, [vagrant / "identity.sh"])},
+        "vagrant": {**files, **inputs.of_files(vagrant, [vagrant / name for name in _SHARED])},
         "harness": inputs.of_files(here.parent, code),
         "host": _host(accelerator),
         **({"gpu": gpu} if gpu else {}),

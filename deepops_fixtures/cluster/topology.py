@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -23,6 +21,9 @@ from pydantic import (
 )
 
 from deepops_fixtures import facts, resources
+from deepops_fixtures.cluster.cluster_file import ClusterFile
+from deepops_fixtures.cluster.cluster_file import available as available
+from deepops_fixtures.cluster.cluster_file import find as find
 from deepops_fixtures.errors import UsageProblem
 
 _HOST_NAME = re.compile(r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$")
@@ -41,10 +42,10 @@ def _known_part(value: str) -> str:
     return value
 
 
-#: Part → groups that need a member for it, and whether that is exactly one.
-_NEEDED: dict[str, dict[str, bool]] = {
-    "slurm": {"slurm-master": True, "slurm-node": False},
-    "kubernetes": {"kube_control_plane": False, "etcd": False, "kube_node": False},
+#: Part → groups that need a member for it.
+_NEEDED: dict[str, tuple[str, ...]] = {
+    "slurm": ("slurm-master", "slurm-node"),
+    "kubernetes": ("kube_control_plane", "etcd", "kube_node"),
 }
 
 
@@ -70,6 +71,11 @@ class ClusterSpec(BaseModel):
     description: str = ""
     box: str = Field(
         min_length=1, description="a recipe of vagrant/boxes, or a Vagrant box's name"
+    )
+    vagrantfile: str = Field(
+        default="Vagrantfile-debian",
+        min_length=1,
+        description="a Vagrantfile of vagrant/, or one's path, that reads the instance's data",
     )
     deployment: list[Annotated[str, AfterValidator(_known_part)]] = Field(
         default=["slurm"], description="the parts it carries, in the order of their deployment"
@@ -117,13 +123,8 @@ class ClusterSpec(BaseModel):
     ) -> dict[str, NodeSpec]:
         # Where the parts are refused themselves there is no 'deployment' here.
         for part in info.data.get("deployment", []):
-            for group, one in _NEEDED[part].items():
-                count = sum(group in node.groups for node in value.values())
-                if one and count != 1:
-                    raise ValueError(
-                        f"deployment '{part}' needs one node in group {group}, not {count}"
-                    )
-                if not count:
+            for group in _NEEDED[part]:
+                if not any(group in node.groups for node in value.values()):
                     raise ValueError(
                         f"deployment '{part}' needs at least one node in group {group}"
                     )
@@ -170,75 +171,29 @@ def with_parts(data: Any, state: str) -> Any:
     return {**data, "parts": list(known.deployment)}
 
 
-def available() -> list[str]:
-    """Return the names of the clusters that come with the project."""
-    return sorted(path.stem for path in (resources.vagrant() / "clusters").glob("*.yml"))
-
-
-def find(name_or_path: str) -> Path:
-    """Return the file of a cluster given by name or by path."""
-    if "/" in name_or_path or name_or_path.endswith((".yml", ".yaml")):
-        path = Path(name_or_path).expanduser()
-        if not path.is_file():
-            raise UsageProblem(f"File '{path}' not found.", hint="deepops-virtual clusters")
-        return path
-    path = resources.vagrant() / "clusters" / f"{name_or_path}.yml"
-    if not path.is_file():
-        raise UsageProblem(
-            f"There is no cluster named '{name_or_path}'.",
-            hint=f"choose one of {', '.join(available())}, or give the path of a cluster file",
-        )
-    return path
-
-
-def load(name_or_path: str) -> ClusterSpec:
-    """Read and validate a cluster file. Raises UsageProblem naming file, line and field."""
-    path = find(name_or_path)
+def load(name_or_path: str, box: str = "") -> ClusterSpec:
+    """Read and validate a cluster file; its nodes get another ``box`` where one is given. Raises
+    UsageProblem naming file, line and field."""
+    file = ClusterFile(name_or_path)
     try:
-        text = path.read_text()
-        data = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageProblem(f"File '{path}' cannot be read: {error}.") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise UsageProblem(
-            f"{where}: not YAML: {getattr(error, 'problem', error)}.", hint=f"mend '{path}'"
-        ) from None
-    if not isinstance(data, dict):
-        raise UsageProblem(
-            f"{path}:1: a cluster file is a mapping with 'box' and 'nodes'.",
-            hint="see vagrant/clusters/debian.yml",
-        )
-    data.setdefault("name", path.stem)
-    try:
-        return ClusterSpec(**data)
+        spec = ClusterSpec(**{**file.data, **({"box": box} if box else {})})
     except ValidationError as error:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines = [_located(path, root, problem) for problem in error.errors()]
-        raise UsageProblem("\n".join(lines), hint=f"mend '{path}'; nothing was created") from None
+        lines = [_located(file, problem) for problem in error.errors()]
+        hint = f"mend '{file.path}'; nothing was created"
+        raise UsageProblem("\n".join(lines), hint=hint) from None
     except TypeError as error:
-        raise UsageProblem(f"{path}:1: {error}", hint=f"mend '{path}'") from None
+        raise UsageProblem(f"{file.path}:1: {error}", hint=f"mend '{file.path}'") from None
+    if not (resources.vagrant() / spec.vagrantfile).is_file():
+        raise UsageProblem(
+            f"{file.where(['vagrantfile'])}: vagrantfile: '{spec.vagrantfile}' not found.",
+            hint=f"mend '{file.path}': a Vagrantfile of {resources.vagrant()}, or ./NAME for one "
+            "beside the cluster's file",
+        )
+    return spec
 
 
-def _located(path: Path, root: Any, problem: Any) -> str:
+def _located(file: ClusterFile, problem: Any) -> str:
     """Return 'file:line: field: message' for one of pydantic's errors."""
     location = [str(part) for part in problem["loc"]]
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{path}:{_line(root, location)}: {'.'.join(location) or 'cluster'}: {message}"
-
-
-def _line(node: Any, location: list[str]) -> int:
-    line: int = node.start_mark.line + 1 if node is not None else 1
-    for part in location:
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                if key.value == part:
-                    line, node = key.start_mark.line + 1, value
-                    break
-            else:
-                return line
-        elif isinstance(node, yaml.SequenceNode) and part.isdigit():
-            node = node.value[int(part)]
-            line = node.start_mark.line + 1
-    return line
+    return f"{file.where(location)}: {'.'.join(location) or 'cluster'}: {message}"

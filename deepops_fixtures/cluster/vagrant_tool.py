@@ -14,11 +14,6 @@ from deepops_fixtures.cluster.ledger import MARK, Ledger, LedgerBook
 from deepops_fixtures.proc import tail
 
 
-def vagrantfile() -> str:
-    """Return the Vagrantfile in use: DEEPOPS_VAGRANT_FILE, as in DeepOps Virtual, or ours."""
-    return os.environ.get("DEEPOPS_VAGRANT_FILE", "Vagrantfile-debian")
-
-
 def user_home() -> Path:
     """Return the folder where Vagrant keeps this user's boxes and plugins."""
     return Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d")
@@ -42,7 +37,7 @@ def environment(ledger: Ledger, book: LedgerBook) -> dict[str, str]:
         "DEEPOPS_INSTANCE": str(folder / "instance.json"),
         "VAGRANT_HOME": str(home),
         "VAGRANT_CWD": str(resources.vagrant()),
-        "VAGRANT_VAGRANTFILE": vagrantfile(),
+        "VAGRANT_VAGRANTFILE": ledger.spec.vagrantfile,
         "VAGRANT_DOTFILE_PATH": str(folder / "vagrant"),
         "VAGRANT_DEFAULT_PROVIDER": "libvirt",
         "VAGRANT_CHECKPOINT_DISABLE": "1",

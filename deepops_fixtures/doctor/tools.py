@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from deepops_fixtures.cluster import box as boxes
-from deepops_fixtures.cluster import hypervisor
+from deepops_fixtures.cluster import hypervisor, public_box
 from deepops_fixtures.doctor.case import Case
 from deepops_fixtures.doctor.model import Question, Verdict, fail, ok, skip, warn
 from deepops_fixtures.errors import UsageProblem
@@ -200,7 +200,12 @@ def box(case: Case) -> Verdict:
     except UsageProblem as error:
         return fail(error.message, error.hint)
     if made is None:
-        return ok(f"box '{name}' is in Vagrant's list")
+        if public_box.known(name):
+            return ok(f"box '{name}' is in Vagrant's list")
+        return warn(
+            f"box '{name}' is not on this host; the first run has Vagrant download it",
+            public_box.command(name),
+        )
     if made.path.is_file():
         return ok(f"box '{name}' is built ({made.version})")
     if shutil.which("mmdebstrap"):

@@ -20,7 +20,6 @@ from deepops_fixtures.cluster.running import NodeData, RunningCluster, with_pare
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.journal import Journal
 from deepops_fixtures.proc import Deadline
-from deepops_fixtures.settings import Settings
 
 _PATIENCE = 30.0
 
@@ -30,9 +29,8 @@ class InventoryProvider:
 
     disposable = False
 
-    def __init__(self, settings: Settings, journal: Journal, run_dir: Path) -> None:
-        assert settings.inventory is not None
-        self.path = settings.inventory
+    def __init__(self, path: Path, journal: Journal, run_dir: Path) -> None:
+        self.path = path
         self.journal = journal
         self.run_dir = run_dir
         self._data: dict[str, Any] | None = None
@@ -98,12 +96,27 @@ class InventoryProvider:
         return ssh.socket_dir(self.run_dir.name[-12:])
 
     def _write_ssh_config(self, nodes: list[NodeData]) -> Path:
+        """Write an ssh_config whose connections are shared."""
+        sockets = self._sockets()
+        sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lines = ["# Made by deepops-fixtures from " + str(self.path), *self._connections(nodes)]
+        lines += [
+            "Host *",
+            "  BatchMode yes",
+            "  ConnectTimeout 15",
+            "  ControlMaster auto",
+            f'  ControlPath "{sockets}/%C"',
+            "  ControlPersist 900",
+        ]
+        path = self.run_dir / "ssh_config"
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    def _connections(self, nodes: list[NodeData]) -> list[str]:
         """Translate Ansible's connection variables to an ssh_config, so that both reach a host one
         way."""
         variables = self._read().get("_meta", {}).get("hostvars", {})
-        sockets = self._sockets()
-        sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lines = ["# Made by deepops-fixtures from " + str(self.path)]
+        lines = []
         words = {
             "ansible_host": "HostName",
             "ansible_user": "User",
@@ -118,17 +131,7 @@ class InventoryProvider:
             common = f"{variables.get(node.name, {}).get('ansible_ssh_common_args', '')}"
             if "ProxyJump=" in common:
                 lines.append(f"  ProxyJump {common.split('ProxyJump=', 1)[1].split()[0]}")
-        lines += [
-            "Host *",
-            "  BatchMode yes",
-            "  ConnectTimeout 15",
-            "  ControlMaster auto",
-            f'  ControlPath "{sockets}/%C"',
-            "  ControlPersist 900",
-        ]
-        path = self.run_dir / "ssh_config"
-        path.write_text("\n".join(lines) + "\n")
-        return path
+        return lines
 
     def preflight(self) -> None:
         """Read the inventory and reach every host, so that an unreachable one is refused at

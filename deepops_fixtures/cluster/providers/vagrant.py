@@ -16,6 +16,7 @@ from deepops_fixtures.cluster import (
     instance,
     inventory_file,
     networks,
+    public_box,
     recipe,
     ssh,
     teardown,
@@ -99,12 +100,21 @@ class VagrantProvider:
 
     # -- up ---------------------------------------------------------------------------------
 
-    def up(self) -> RunningCluster:
-        """Build the box when needed, create the machines, wait until they answer over ssh."""
+    def fetch(self) -> None:
+        """Have the box on this host: built by us, or downloaded by Vagrant. What the machines are
+        made from is known after it. Raises BoxError, UsageProblem."""
         box = self._box()
         if box:
             box.ensure(self.journal)
             base_image.ensure(box, self.journal)
+        else:
+            name, cache = self.spec.box, self.settings.cache_dir
+            public_box.ensure(name, self.spec.name, cache, self.journal)
+
+    def up(self) -> RunningCluster:
+        """Create the machines from the box that ``fetch`` has brought, wait until they answer over
+        ssh."""
+        box = self._box()
         verdict = self.verdict()
         self.ledger = instance.reserve(
             self.spec,

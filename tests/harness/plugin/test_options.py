@@ -158,9 +158,53 @@ def test_a_cluster_larger_than_the_disk_is_refused(run, pytester):
 
 
 def test_a_box_that_nobody_has_is_refused(run, pytester):
-    text = refused(pytester, run, "--deepops-cluster", cluster(pytester, box="nobody/nothing"))
-    assert "Box 'nobody/nothing' of cluster 'mine' is neither a recipe" in text
-    assert "vagrant box add --provider libvirt nobody/nothing" in text
+    text = refused(pytester, run, "--deepops-cluster", cluster(pytester, box="nothing"))
+    assert "Box 'nothing' of cluster 'mine' is neither a recipe" in text
+    assert "vagrant box add --name nothing FILE.box" in text
+
+
+def test_a_box_that_vagrant_cannot_download_is_refused(run, pytester, monkeypatch):
+    # Port 9 of this host: nothing answers, and nobody else is asked.
+    monkeypatch.setenv("VAGRANT_SERVER_URL", "http://127.0.0.1:9")
+    pytester.makepyfile("def test_it(virtual_cluster): pass")
+    result = run("--deepops-cluster", cluster(pytester, box="nobody/nothing"))
+    assert result.ret == 4
+    result.stdout.fnmatch_lines(
+        [
+            "*Box 'nobody/nothing' of cluster 'mine' is not on this host, *not download it: *",
+            "*Next: vagrant box add --provider libvirt nobody/nothing *",
+            "cluster: none was made",
+        ]
+    )
+
+
+def test_the_header_says_what_deepops_own_variables_chose(run, pytester, monkeypatch):
+    monkeypatch.setenv("DEEPOPS_VAGRANT_OS", "centos")
+    monkeypatch.setenv("DEEPOPS_FULL_INSTALL", "true")
+    pytester.makepyfile("def test_it(): pass")
+    run().stdout.fnmatch_lines(
+        [
+            "deepops-fixtures *: cluster 'centos-full', *",
+            "DeepOps' variables: cluster 'centos-full' by DEEPOPS_VAGRANT_OS=centos, DEEPOPS_*",
+        ]
+    )
+    monkeypatch.setenv("DEEPOPS_OS_VERSION", "7")
+    text = refused(pytester, run)
+    assert "There is no cluster named 'centos-7-full'. (It is cluster 'centos-7-full' by" in text
+
+
+def test_machines_of_somebodys_own_vagrantfile_are_not_brought_up(run, pytester):
+    (pytester.path / "Vagrantfile").write_text(
+        'Vagrant.configure("2") { |config| config.vm.box = "none"; '
+        'config.vm.define("virtual-login") { |m| } }'
+    )
+    pytester.makepyfile(USES_HOST)
+    result = run("--deepops-vagrant-file", "Vagrantfile")
+    text = result.stdout.str() + result.stderr.str()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "machines of Vagrantfile '" in text
+    assert "are up: virtual-login (not created)." in text
+    assert "vagrant up" in text
 
 
 def test_a_subnet_in_use_is_refused(run, pytester):

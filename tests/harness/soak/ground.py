@@ -28,9 +28,7 @@ from tests.harness.soak.scenarios import (
 
 ROOT = Path(__file__).resolve().parents[3]
 #: Variables of the caller that a round heeds; the others would make it another round.
-_HEEDED = frozenset(
-    f"DEEPOPS_{name}" for name in ("CACHE_DIR", "DEBIAN_MIRROR", "VAGRANT_FILE", "ACCELERATOR")
-)
+_HEEDED = frozenset(f"DEEPOPS_{name}" for name in ("CACHE_DIR", "DEBIAN_MIRROR", "ACCELERATOR"))
 _PID_FILE = Path("/run/libvirtd.pid")
 #: Seconds that a command may take, and that it may go on after a SIGTERM.
 RUN, AFTER_TERM = 600.0, 120.0

@@ -155,3 +155,19 @@ def deepops(
     monkeypatch.setenv("DEEPOPS_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("DEEPOPS_ACCELERATOR", "tcg")
     return command_line
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """Return a function that makes the only programs there are: name and what they print."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+
+    def make(**texts: str) -> None:
+        for name, text in texts.items():
+            file = folder / name.replace("_", "-").replace("x86-64", "x86_64")
+            file.write_text(f"#!/bin/sh\n{text}\n")
+            file.chmod(0o755)
+
+    return make

@@ -46,6 +46,9 @@ class Machines:
     def preflight(self):
         pass
 
+    def fetch(self):
+        pass
+
     def inputs(self):
         return MACHINES
 

@@ -231,3 +231,35 @@ def test_clean_leaves_one_alone_whose_taking_has_just_begun(deepops, store, book
     taker.join()
     assert (status, out) == (0, "Nothing to clean.\n")
     assert store.path("half").is_dir()
+
+
+# -- env ------------------------------------------------------------------------------------
+
+
+def test_env_points_vagrant_at_a_cluster_and_does_not_claim_the_shell(deepops, book, ledger):
+    book.write(ledger("one"))
+    status, out, _ = deepops("env", "one")
+    folder = book.path("one")
+    assert status == 0
+    assert f"export DEEPOPS_INSTANCE={folder}/instance.json\n" in out
+    assert f"export VAGRANT_DOTFILE_PATH={folder}/vagrant\n" in out
+    assert "export VAGRANT_VAGRANTFILE=Vagrantfile-debian\n" in out
+    assert "DEEPOPS_VIRTUAL_INSTANCE" not in out
+
+
+def test_env_of_a_cluster_that_is_not_there_is_refused(deepops):
+    status, out, err = deepops("env", "nobody")
+    assert (status, out) == (2, "")
+    assert "nobody" in err
+
+
+# -- up -------------------------------------------------------------------------------------
+
+
+def test_up_brings_up_nothing_that_is_somebody_elses(deepops, tmp_path, monkeypatch):
+    own = tmp_path / "Vagrantfile"
+    own.write_text("# mine")
+    monkeypatch.setenv("DEEPOPS_VAGRANT_FILE", str(own))
+    status, _, err = deepops("up")
+    assert status == 2
+    assert f"What '{own}' describes is not ours to bring up." in err

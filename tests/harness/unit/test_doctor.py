@@ -25,22 +25,6 @@ def tree(tmp_path):
 
 
 @pytest.fixture
-def programs(tmp_path, monkeypatch):
-    """Return a function that makes the only programs there are: name and what they print."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", str(folder))
-
-    def make(**texts: str) -> None:
-        for name, text in texts.items():
-            file = folder / name.replace("_", "-").replace("x86-64", "x86_64")
-            file.write_text(f"#!/bin/sh\n{text}\n")
-            file.chmod(0o755)
-
-    return make
-
-
-@pytest.fixture
 def user(monkeypatch):
     """A user of group 1000 alone, who is not root."""
     record = pwd.getpwuid(os.getuid())
@@ -255,16 +239,19 @@ def test_the_box_is_there_or_can_be_built(tree, tmp_path, programs):
     assert tools.box(examined).detail.startswith("box 'debian12' is built")
 
 
-def test_a_box_of_others_has_to_be_in_vagrants_list(tree, tmp_path, programs):
+def test_a_box_of_others_is_in_vagrants_list_or_downloaded(tree, tmp_path, programs):
     examined = case(tree, **settings_of(tmp_path))
     spec = examined.spec.model_copy(update={"box": "generic/debian12"})
     foreign = tools.Case(examined.host, examined.settings, spec)
     programs(vagrant="")
     verdict = tools.box(foreign)
     assert (verdict.status, verdict.fix) == (
-        "fail",
+        "warn",
         "vagrant box add --provider libvirt generic/debian12",
     )
+    unknown = examined.spec.model_copy(update={"box": "debian13"})
+    verdict = tools.box(tools.Case(examined.host, examined.settings, unknown))
+    assert (verdict.status, "neither a recipe" in verdict.detail) == ("fail", True)
     programs(vagrant="echo '1,,box-name,generic/debian12'; echo '1,,box-provider,libvirt'; "
                      "echo '1,,box-version,4'")  # fmt: skip
     assert tools.box(foreign).status == "ok"

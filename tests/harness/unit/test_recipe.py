@@ -20,16 +20,19 @@ NO_PART = {
     "box.py",  # likewise
     "checkpoints.py",  # keeps what was taken; its format is looked at when it is read
     "capacity.py",  # whether there is room
+    "cluster_file.py",  # what it reads is an input
     "gpus.py",  # what was asked for is an input; the devices are in the checkpoint
     "hypervisor.py",  # looks and removes
     "ledger.py",  # remembers
+    "node_names.py",  # for machines that are not ours
+    "public_box.py",  # the box's name is an input
     "recipe.py",  # what it finds is the inputs
     "restoring.py",  # works on what was taken
     "teardown.py",  # removes
     "topology.py",  # what it reads is an input
     "volumes.py",  # looks, removes, and makes disks of what was taken
 }
-NO_PART_OF_PROVIDERS = {"__init__.py", "inventory.py"}
+NO_PART_OF_PROVIDERS = {"__init__.py", "inventory.py", "vagrant_folder.py"}
 
 
 @pytest.fixture
@@ -93,26 +96,26 @@ def test_the_words_that_describe_a_cluster_do_not_count(changed, spec):
     assert changed(spec=spec.model_copy(update={"description": "Another description"})) == []
 
 
-@pytest.mark.parametrize("name", ["Vagrantfile-debian", "identity.sh"])
+@pytest.mark.parametrize("name", ["Vagrantfile-debian", "cluster.rb", "identity.sh"])
 def test_the_vagrantfile_and_the_script_of_the_identity_count(changed, vagrant, name):
     with (vagrant / name).open("a") as file:
         file.write("\n# one more line\n")
     assert changed() == [f"vagrant: {name} changed"]
 
 
-def test_another_vagrantfile_counts(changed, vagrant, monkeypatch):
+def test_another_vagrantfile_counts(changed, vagrant, spec):
     shutil.copy(vagrant / "Vagrantfile-debian", vagrant / "Vagrantfile-mine")
-    monkeypatch.setenv("DEEPOPS_VAGRANT_FILE", "Vagrantfile-mine")
-    assert changed() == ["vagrant: Vagrantfile-debian is gone, Vagrantfile-mine is new"]
+    other = spec.model_copy(update={"vagrantfile": "Vagrantfile-mine"})
+    assert changed(spec=other) == ["vagrant: Vagrantfile-debian is gone, Vagrantfile-mine is new"]
 
 
-def test_a_vagrantfile_that_lies_elsewhere_counts_too(changed, vagrant, monkeypatch, tmp_path):
+def test_a_vagrantfile_that_lies_elsewhere_counts_too(changed, vagrant, spec, tmp_path):
     elsewhere = tmp_path / "Vagrantfile-debian"
     shutil.copy(vagrant / "Vagrantfile-debian", elsewhere)
-    monkeypatch.setenv("DEEPOPS_VAGRANT_FILE", str(elsewhere))
-    assert changed() == []
+    other = spec.model_copy(update={"vagrantfile": str(elsewhere)})
+    assert changed(spec=other) == []
     elsewhere.write_text("# nothing\n")
-    assert changed() == ["vagrant: Vagrantfile-debian changed"]
+    assert changed(spec=other) == ["vagrant: Vagrantfile-debian changed"]
 
 
 def test_what_lies_beside_the_vagrantfile_does_not_count(changed, vagrant):
@@ -127,9 +130,16 @@ def test_what_the_box_is_made_from_counts(changed, vagrant):
     assert said.startswith("box: debian12 is 2.0.")
 
 
-def test_a_box_of_vagrants_own_is_known_by_its_name(connection, spec):
+def test_a_box_that_vagrant_downloaded_is_known_by_its_versions(
+    connection, spec, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("VAGRANT_HOME", str(tmp_path))
     other = spec.model_copy(update={"box": "generic/debian12"})
-    assert recipe.up_inputs(other, None, "tcg")["box"] == {"generic/debian12": "Vagrant's own"}
+    before = recipe.up_inputs(other, None, "tcg")
+    assert before["box"] == {"generic/debian12": "not here"}
+    (tmp_path / "boxes" / "generic-VAGRANTSLASH-debian12" / "4.3.12").mkdir(parents=True)
+    after = recipe.up_inputs(other, None, "tcg")
+    assert inputs.changes(before, after) == ["box: generic/debian12 is 4.3.12, was not here"]
 
 
 def test_the_accelerator_counts(changed):

@@ -66,7 +66,7 @@ def test_debian_has_the_three_nodes_of_deepops_virtual():
         ("box: debian12\n", "", "box: Field required"),
         ("nodes:", "subnet: 8.8.8.0/24\nnodes:", "/mine.yml:2: subnet: a private IPv4 network"),
         ("[slurm-node]", "[]", "needs at least one node in group slurm-node"),
-        ("[slurm-master]", "[slurm-node]", "needs one node in group slurm-master, not 0"),
+        ("[slurm-master]", "[slurm-node]", "needs at least one node in group slurm-master"),
         ("cpus: 2", "cpus: [", "/mine.yml:"),
     ],
     ids=["memory", "cpus", "typo", "group", "address", "name", "box", "subnet", "node", "master",
