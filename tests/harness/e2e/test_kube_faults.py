@@ -29,6 +29,17 @@ def rehearsal(kubernetes_cluster: str, tmp_path_factory: pytest.TempPathFactory)
     return made
 
 
+def test_every_check_of_a_whole_cluster_is_green(kubernetes_cluster: str, commands: Commands):
+    run = commands.pytest(
+        str(commands.project / "tests" / "kubernetes"), "-m", "not destructive", "-n", "2", "-q",
+        "--deepops-attach", kubernetes_cluster, "--deepops-simulated-gpus",
+    )  # fmt: skip
+    assert run.status == 0, run.output
+    passed = [name for name, (kind, _) in run.outcomes().items() if kind == "passed"]
+    assert len(passed) > 55, passed
+    assert "SIMULATED in 4 checks" in run.output
+
+
 @pytest.mark.parametrize(
     "faults", ROUNDS, ids=lambda faults: "+".join(fault.name for fault in faults)
 )
