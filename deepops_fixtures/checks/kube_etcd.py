@@ -39,3 +39,16 @@ class Etcd:
             + " && ".join(f"ask {command}" for command in commands)
         )
         return self.node.host.run("sh -c %s", script)
+
+    def why_unhealthy(self) -> str:
+        """Return what keeps the member from its work: its unit's state where it is a unit that does
+        not run, and etcdctl's own words; '' for a healthy one."""
+        done = self.run("endpoint health")
+        if done.rc == 0:
+            return ""
+        # What etcdctl logs on the way is JSON.
+        said = [text for text in (done.stderr or done.stdout).splitlines() if text[:1] != "{"]
+        unit = self.node.host.run("systemctl show --property=LoadState,ActiveState --value etcd")
+        loaded, _, state = unit.stdout.strip().partition("\n")
+        dead = [f"etcd.service is {state}"] if loaded == "loaded" and state != "active" else []
+        return "; ".join([*dead, *said])

@@ -67,10 +67,9 @@ def test_the_kubelets_are_not_older_than_the_api_server_supports(answering_kuber
 
 @pytest.mark.nodes("etcd")
 def test_etcd_of_the_node_is_healthy(node: Node, kubernetes: Kubernetes):
-    done = Etcd(node).run("endpoint health")
-    assert done.rc == 0, (
-        f"etcd on {node.name} is not healthy: {(done.stderr or done.stdout).strip()}\n"
-        + kubernetes.journal(node, "etcd")
+    why = Etcd(node).why_unhealthy()
+    assert not why, f"etcd on {node.name} is not healthy: {why}\n" + kubernetes.journal(
+        node, "etcd"
     )
 
 
