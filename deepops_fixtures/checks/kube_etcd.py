@@ -41,8 +41,8 @@ class Etcd:
         return self.node.host.run("sh -c %s", script)
 
     def why_unhealthy(self) -> str:
-        """Return what keeps the member from its work: its unit's state where it is a unit that does
-        not run, and etcdctl's own words; '' for a healthy one."""
+        """Return what keeps the member from its work: its unit's state where that does not run,
+        and etcdctl's own words; '' for a healthy one."""
         done = self.run("endpoint health")
         if done.rc == 0:
             return ""
