@@ -242,6 +242,9 @@ class Rehearsal:
             self._origin.write_text(
                 f"restored from checkpoint '{manifest.id}' (stage '{manifest.told}', {taken})"
             )
+            for source in self.sources():
+                if source.part in manifest.parts:
+                    self._applying.note_pieces(running, source, restored=True)
             if wanted and tuple(manifest.parts) == wanted:
                 self.stages.write("deployed", "ok")
                 self._applying.accept(running, self.sources())
@@ -253,7 +256,7 @@ class Rehearsal:
             )
         made_from = self._inputs(())
         if self.spec and self.target == "deployed":
-            self._applying.prepare(self.spec.box, [source.part for source in self.sources()])
+            self._applying.prepare(self.spec.box, self.sources())
         running = self.provider.up()
         self._keep_description(running)
         if self.settings.reuse != "never":
