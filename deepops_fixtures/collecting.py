@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from deepops_fixtures import facts, isolation, simulation
+from deepops_fixtures.errors import DeepopsError
 from deepops_fixtures.session import Session, needs_cluster, session_of
 
 
@@ -58,7 +59,11 @@ def why_not_deployed(item: pytest.Item) -> str:
     not. Asked when the tests are known: they decide which parts are deployed."""
     from deepops_fixtures.deepops.scope import FIXTURES
 
-    scope = session_of(item.config).rehearsal.chosen.scope
+    try:
+        scope = session_of(item.config).rehearsal.chosen.scope
+    except DeepopsError:
+        # Told by the stage that meets it, once.
+        return ""
     fixtures = getattr(item, "fixturenames", ())
     pieces = [piece for fixture, piece in FIXTURES.items() if fixture in fixtures]
     pieces += [part for part in facts.PARTS if item.get_closest_marker(part)]
