@@ -21,7 +21,8 @@ def _spellings(*words: str) -> tuple[str, ...]:
     return tuple(f"{prefix}{word}" for prefix in _PREFIXES for word in words)
 
 
-_IMPORTS = _spellings("import_playbook")
+#: 'include' is how releases of DeepOps up to 22.08 import playbooks.
+_IMPORTS = (*_spellings("import_playbook"), "include")
 _ROLES = _spellings("include_role", "import_role")
 _TASKS = _spellings("include_tasks", "import_tasks", "include", "include_vars")
 _PLAY_TASKS = ("pre_tasks", "tasks", "post_tasks", "handlers")
@@ -158,6 +159,8 @@ def import_of(item: Mapping, file: Path) -> Import | None:
         target = Path(_normal(target))
     there = target if target and target.is_file() else None
     variables = item["vars"] if isinstance(item.get("vars"), Mapping) else {}
+    behind = _assignments(text) if name != text else ()
+    kept = behind if key == "include" else ()
     return Import(
         file,
         item.lines.get(key, item.line),
@@ -165,8 +168,8 @@ def import_of(item: Mapping, file: Path) -> Import | None:
         there,
         _when(item),
         tags_of(item),
-        tuple((name, str(value)) for name, value in variables.items()),
-        _assignments(text) if name != text else (),
+        (*((name, str(value)) for name, value in variables.items()), *kept),
+        () if kept else behind,
     )
 
 

@@ -36,6 +36,9 @@ PIECES: Final[dict[str, str]] = {
 ROLES: Final[dict[str, tuple[str, ...]]] = {
     "deepops_hosts": ("hosts",),
     "deepops_chrony": ("chrony",),
+    # The same in releases up to 26.07, where they are Galaxy's.
+    "DeepOps.hosts": ("hosts",),
+    "DeepOps.chrony": ("chrony",),
     "slurm": ("slurm", "munge"),
     "rsyslog_server": ("rsyslog-server",),
     "rsyslog_client": ("rsyslog-client",),

@@ -56,6 +56,16 @@ def test_an_import_knows_the_variables_that_it_gives(tree):
     assert given == {"hostlist": "{{ nfs_client_group | default('slurm-nfs-client') }}"}
 
 
+def test_older_releases_import_by_include(write, tmp_path):
+    write("playbooks/b.yml", "- hosts: all\n")
+    write("playbooks/a.yml", "- include: b.yml hostlist=slurm-master\n  when: wanted\n")
+    tree = Playbooks(tmp_path)
+    (play,) = tree.plays(Path("playbooks/a.yml"))
+    assert (play.file.name, play.when) == ("b.yml", ("wanted",))
+    (found,) = tree.imports(Path("playbooks/a.yml"))
+    assert (found.given, found.dropped) == ((("hostlist", "slurm-master"),), ())
+
+
 def test_an_import_of_what_is_not_there_is_kept(tree):
     (missing,) = tree.imports(Path("playbooks/k8s-cluster.yml"))
     assert missing.text == "../submodules/kubespray/cluster.yml"
