@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from deepops_fixtures import isolation, simulation
+from deepops_fixtures import facts, isolation, simulation
+from deepops_fixtures.errors import DeepopsError
 from deepops_fixtures.session import Session, needs_cluster, session_of
 
 
@@ -51,6 +52,24 @@ def skip_destruction_of_what_is_not_ours(items: list[pytest.Item], ours: Session
         skip = pytest.mark.skip(reason="destructive, and these hosts are not ours to break")
         for item in destructive:
             item.add_marker(skip)
+
+
+def why_not_deployed(item: pytest.Item) -> str:
+    """Return why a test is about something that no playbook of this run deploys, '' where it is
+    not. Asked when the tests are known: they decide which parts are deployed."""
+    from deepops_fixtures.deepops.scope import FIXTURES
+
+    try:
+        scope = session_of(item.config).rehearsal.chosen.scope
+    except DeepopsError:
+        # Told by the stage that meets it, once.
+        return ""
+    fixtures = getattr(item, "fixturenames", ())
+    pieces = [piece for fixture, piece in FIXTURES.items() if fixture in fixtures]
+    pieces += [part for part in facts.PARTS if item.get_closest_marker(part)]
+    for marker in item.iter_markers("piece"):
+        pieces += marker.args
+    return scope.why_not(dict.fromkeys(pieces))
 
 
 def turn(item: pytest.Item) -> int:

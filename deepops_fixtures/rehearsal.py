@@ -141,6 +141,7 @@ class Rehearsal:
         """Refuse what cannot work, before anything is created. Raises UsageProblem."""
         if self.target == "deployed":
             self.chosen.refuse_unfit()
+            self.chosen.refuse_what_cannot_be_had()
         if self.attached:
             self._attached_cluster()
         elif not self.stages.outcome("up"):
@@ -253,6 +254,8 @@ class Rehearsal:
             self._keep_description(self.provider.up())
             return
         wanted = self._reachable()
+        if wanted:
+            self._applying.prepare_checkout(self.sources())
         self._prepare(wanted)
         restored = self.reuse.restore(wanted, kept=self.kept)
         if restored:
@@ -263,6 +266,9 @@ class Rehearsal:
             self._origin.write_text(
                 f"restored from checkpoint '{manifest.id}' (stage '{manifest.told}', {taken})"
             )
+            for source in self.sources():
+                if source.part in manifest.parts:
+                    self._applying.note_pieces(running, source, restored=True)
             if wanted and tuple(manifest.parts) == wanted:
                 self.stages.write("deployed", "ok")
                 self._applying.accept(running, self.sources())
@@ -285,7 +291,8 @@ class Rehearsal:
         best = next(iter(self.reuse.plan(wanted).candidates), None)
         missing = [part for part in wanted if best is None or part not in best.parts]
         if self.spec and missing:
-            self._applying.prepare(self.spec.box, missing, self.settings.airgap)
+            sources = [source for source in self.sources() if source.part in missing]
+            self._applying.prepare(self.spec.box, sources, self.settings.airgap)
 
     def _take(
         self, running: RunningCluster, stage: Stage, made_from: Inputs, parts: Parts = ()

@@ -22,7 +22,6 @@ from deepops_fixtures.errors import UsageProblem
 _APP = "deepops-fixtures"
 Keep = Literal["never", "failed", "always"]
 Reuse = Literal["auto", "never", "require"]
-Source = Literal["distro", "none"]
 AcceleratorChoice = Literal["auto", "kvm", "tcg"]
 
 
@@ -61,10 +60,35 @@ class Settings(BaseModel):
         pattern=r"^([a-z][a-z0-9-]{0,30}[a-z0-9])?$",
         description="name of the new cluster instance [default: the cluster's and a random part]",
     )
-    source: Source = Field(
-        "distro",
-        description="what is deployed: 'distro' (our playbooks, the distribution's own packages) "
-        "or 'none' (the hosts are checked as they are)",
+    source: str = Field(
+        "",
+        description="what is deployed: 'distro' (our playbooks, the distribution's own packages), "
+        "'none' (the hosts are checked as they are), or a checkout of DeepOps: its PATH "
+        "(uncommitted changes included), URL@REF, or a REF of --deepops-repository [default: "
+        "what the cluster's file says, else distro]",
+    )
+    repository: str = Field(
+        "",
+        description="repository of DeepOps, URL or path, that a REF of --deepops-source is looked "
+        "for in [default: the checkout that the current folder is in, else "
+        "https://github.com/NVIDIA/deepops]",
+    )
+    playbook: tuple[str, ...] = Field(
+        (),
+        description="playbook of the checkout to apply instead of a part's own, such as "
+        "playbooks/generic/hosts.yml; may be given several times, they run in this order; checks "
+        "of what they do not deploy are skipped",
+    )
+    tags: str = Field("", description="tags of the checkout's tasks to apply alone (a,b)")
+    limit: str = Field(
+        "",
+        description="hosts or groups to apply the checkout's playbooks to, as for "
+        "ansible-playbook [default: slurm-cluster for Slurm, all for Kubernetes]",
+    )
+    extra_vars: tuple[str, ...] = Field(
+        (),
+        description="variables for the checkout's playbooks: FILE.yml, name=value or a JSON "
+        "object; may be given several times, the last counts",
     )
     parts: str = Field(
         "",
@@ -151,6 +175,14 @@ class Settings(BaseModel):
     def _absolute(cls, value: Path | None) -> Path | None:
         return value and value.expanduser().absolute()
 
+    @field_validator("playbook", "extra_vars", mode="before")
+    @classmethod
+    def _one_a_line(cls, value: Any) -> Any:
+        # A variable of the environment, or an ini key, has one on each line.
+        if isinstance(value, str):
+            return tuple(line.strip() for line in value.splitlines() if line.strip())
+        return value
+
     @property
     def chosen_by(self) -> tuple[str, ...]:
         """In words, which of DeepOps' own variables chose what (see ``upstream_env``)."""
@@ -225,6 +257,11 @@ def _cluster_named(places: Sequence[Mapping[str, Any]]) -> bool:
         if place.get("vagrant_file"):
             return False
     return False
+
+
+def several(name: str) -> bool:
+    """Return whether a setting may be given several times."""
+    return isinstance(Settings.model_fields[name].default, tuple)
 
 
 def option(name: str) -> str:

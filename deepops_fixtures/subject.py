@@ -7,6 +7,7 @@ for bringing anything about: that is ``rehearsal``.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Collection
 from contextlib import suppress
@@ -14,12 +15,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepops_fixtures import facts
 from deepops_fixtures import parts as choice
 from deepops_fixtures.errors import UsageProblem
-from deepops_fixtures.settings import Settings
+from deepops_fixtures.settings import Settings, option
 
 if TYPE_CHECKING:
     from deepops_fixtures.cluster.topology import ClusterSpec
+    from deepops_fixtures.deepops.checkout import Checkout
+    from deepops_fixtures.deepops.driving import Driving
+    from deepops_fixtures.deepops.scope import Scope
     from deepops_fixtures.deploy.sources import PlaybookSource
 
 #: Part → groups of which our own playbooks take one node (playbooks/*.yml assert it).
@@ -56,6 +61,16 @@ def deployed(settings: Settings) -> choice.Parts:
     return choice.ordered(LedgerBook(settings.state_dir).get(settings.attach).parts)
 
 
+def pieces_there(settings: Settings) -> dict[str, list[str]]:
+    """Return part → pieces of those parts that are not as a whole on the cluster that the run is
+    attached to."""
+    if not settings.attach:
+        return {}
+    from deepops_fixtures.cluster.ledger import LedgerBook
+
+    return LedgerBook(settings.state_dir).get(settings.attach).pieces
+
+
 def parts_of(
     settings: Settings, spec: ClusterSpec | None, named: Collection[str] = ()
 ) -> choice.Parts:
@@ -85,6 +100,13 @@ class Chosen:
         self._spec = spec
         self._file = run_dir / "parts.json"
         self._settled: choice.Parts | None = None
+        self._checkout: Checkout | None = None
+        self._found: dict[choice.Parts, tuple[PlaybookSource, ...]] = {}
+
+    @property
+    def source(self) -> str:
+        """Where the playbooks come from: the option's word, else the cluster file's."""
+        return self._settings.source or (self._spec and self._spec.source) or "distro"
 
     def settle(self, named: Collection[str]) -> None:
         """Learn which parts the tests name. Raises UsageProblem."""
@@ -120,7 +142,7 @@ class Chosen:
     def hidden_groups(self) -> frozenset[str]:
         """Groups whose nodes the tests do not get to see as such: nothing of theirs is deployed in
         this run."""
-        if self._spec is None or self._settings.source == "none":
+        if self._spec is None or self.source == "none":
             return frozenset()
         return choice.hidden_groups(self.parts, self._spec.deployment)
 
@@ -132,7 +154,7 @@ class Chosen:
     def refuse_unfit(self) -> None:
         """Refuse a cluster that the project's own playbooks make nothing of, before it is
         created. Raises UsageProblem."""
-        if self._spec is None or self._settings.source != "distro":
+        if self._spec is None or self.source != "distro":
             return
         hint = "choose another cluster (deepops-virtual clusters), or --deepops-source"
         name = self._spec.name
@@ -164,7 +186,69 @@ class Chosen:
             return ()
         from deepops_fixtures.deploy import sources
 
-        return sources.find(self._settings.source, some, deployed(self._settings))
+        if self.source in sources.OURS:
+            self._refuse_wishes()
+            return sources.find(self.source, some, deployed(self._settings))
+        if some not in self._found:
+            self._found[some] = sources.of_checkout(self._drivings(some))
+        return self._found[some]
+
+    def refuse_what_cannot_be_had(self) -> None:
+        """Refuse a checkout whose submodules cannot be had, for the parts that the tests name:
+        what nobody asks for may be absent. Raises UsageProblem."""
+        for source in self.sources() if self.known else ():
+            if source.driving:
+                source.driving.refuse_what_is_wrong(fetch=True)
+
+    def _refuse_wishes(self) -> None:
+        """Refuse what only a checkout can be asked for. Raises UsageProblem."""
+        for name in ("playbook", "tags", "limit", "extra_vars"):
+            if getattr(self._settings, name):
+                raise UsageProblem(
+                    f"{option(name)} is for a checkout of DeepOps, and the source of this run is "
+                    f"'{self.source}'.",
+                    hint="--deepops-source PATH of a checkout",
+                )
+
+    def _drivings(self, some: choice.Parts) -> tuple[Driving, ...]:
+        """Return how a checkout deploys some parts. Raises UsageProblem."""
+        from deepops_fixtures.deepops import config, driving, finding, variables
+
+        assert self._spec is not None
+        settings, spec = self._settings, self._spec
+        wish = driving.Wish(
+            playbooks=settings.playbook,
+            tags=settings.tags,
+            limit=settings.limit,
+            variables=variables.from_user(settings.extra_vars),
+        )
+        cache = settings.cache_dir / "deepops"
+        if self._checkout is None:
+            self._checkout = finding.find(self.source, cache=cache, repository=settings.repository)
+        if wish.limit:
+            config.refuse_limit(wish.limit, self._checkout.tree, spec.nodes, facts.GROUPS)
+        return driving.drivings(self._checkout, wish, some, spec.deployment, cache)
+
+    @property
+    def scope(self) -> Scope:
+        """What of DeepOps is on the cluster once this run has deployed, as far as that is known;
+        existing hosts may have all of it. Raises UsageProblem."""
+        from deepops_fixtures.deepops.scope import Scope
+
+        if self._spec is None or self.source == "none":
+            return Scope()
+        there = pieces_there(self._settings)
+        found = [
+            Scope(frozenset(there[part])) if part in there else Scope()
+            for part in deployed(self._settings)
+            if part in self.parts
+        ]
+        applied = [source for source in self.sources() if source.part not in there]
+        if self._settings.attach:
+            gone = deployed(self._settings)
+            applied = [source for source in applied if source.part not in gone]
+        found += [source.driving.scope if source.driving else Scope() for source in applied]
+        return functools.reduce(Scope.joined, found) if found else Scope()
 
 
 def new_run_dir(settings: Settings, label: str = "") -> Path:

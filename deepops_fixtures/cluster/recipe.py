@@ -51,7 +51,7 @@ def up_inputs(
     # An absolute path is one wherever it is joined to.
     machines = vagrant / spec.vagrantfile
     files = inputs.of_files(machines.parent, [machines] if machines.is_file() else [])
-    cluster = spec.model_dump(exclude={"description", "box", "vagrantfile"})
+    cluster = spec.model_dump(exclude={"description", "box", "source", "vagrantfile"})
     return {
         "box": {spec.box: box.version if box else public_box.versions(spec.box)},
         "cluster": inputs.of_data(cluster),

@@ -31,8 +31,10 @@ class Machine:
         (Said(0), "loaded\nactive\n", ""),
         (
             Said(1, stderr=DEAD), "loaded\ninactive\n",
-            "etcd.service is inactive; https://127.0.0.1:2379 is unhealthy: context deadline "
-            "exceeded; Error: unhealthy",
+            (
+                "etcd.service is inactive; https://127.0.0.1:2379 is unhealthy: context deadline "
+                "exceeded; Error: unhealthy"
+            ),
         ),
         (Said(1, stderr="Error: unhealthy"), "loaded\nactive\n", "Error: unhealthy"),
         # kubeadm runs it in a pod.
