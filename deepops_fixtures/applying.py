@@ -51,8 +51,9 @@ class Applying:
 
     def apply(self, running: RunningCluster, source: PlaybookSource) -> None:
         """Put a part on the cluster. Raises DeployError or StepTimeout."""
-        self._deployment(running, source).apply(self._settings.deploy_timeout)
-        self._note(running, [*self.there(running), source.part])
+        there = self.there(running)
+        self._deployment(running, source, there).apply(self._settings.deploy_timeout)
+        self._note(running, [*there, source.part])
 
     def accept(self, running: RunningCluster, sources: Sequence[PlaybookSource]) -> None:
         """With ``--deepops-idempotence``, count parts as deployed only once their playbooks change
@@ -63,14 +64,17 @@ class Applying:
         others = [part for part in self.there(running) if part not in mine]
         self._note(running, others)
         for source in sources:
-            self._deployment(running, source).assert_idempotent(self._settings.deploy_timeout)
+            again = self._deployment(running, source, [*others, *mine])
+            again.assert_idempotent(self._settings.deploy_timeout)
         self._note(running, [*others, *mine])
 
     def _note(self, running: RunningCluster, parts: Sequence[str]) -> None:
         state = "deployed" if parts else "up"
         self._book.update(running.name, parts=list(ordered(parts)), state=state)
 
-    def _deployment(self, running: RunningCluster, source: PlaybookSource) -> Deployment:
+    def _deployment(
+        self, running: RunningCluster, source: PlaybookSource, onto: Sequence[str]
+    ) -> Deployment:
         marks = {MARK: running.name}
         ledger = self._book.get(running.name)
         scratch = ledger.socket_dir / "ansible"
@@ -78,5 +82,11 @@ class Applying:
         brought = self.prepare(ledger.spec.box, [source.part])
         source = replace(source, extra_vars={**source.extra_vars, **brought})
         return Deployment(
-            running, source, self._run_dir, self._journal, marks=marks, scratch=scratch
+            running,
+            source,
+            self._run_dir,
+            self._journal,
+            marks=marks,
+            scratch=scratch,
+            onto=onto,
         )
