@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deepops_fixtures import collecting, header, reporting, signals, simulation
+from deepops_fixtures import collecting, header, remarking, reporting, signals, simulation
 from deepops_fixtures.errors import DeepopsError
 from deepops_fixtures.session import (
     KEY,
@@ -361,6 +361,7 @@ def _collect(ours: Session) -> None:
     or an impatient user, may keep the teardown from happening."""
     try:
         reporting.learn_versions(ours)
+        ours.remarks = remarking.gather(ours)
         reporting.collect_bundle(ours)
     except KeyboardInterrupt:
         ours.problems.append("The state of the nodes was not collected: interrupted.")

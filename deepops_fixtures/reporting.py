@@ -268,6 +268,7 @@ def _facts(ours: Session) -> page.RunFacts:
         files=page.files_of(ours.run_dir),
         roles=timeline.roles(events),
         failures=[item for item in checks if item.bad],
+        remarks=ours.remarks,
         slowest=sorted(timeline.own_time(checks, events), key=lambda item: -item.seconds)[:10],
     )
 
@@ -352,6 +353,8 @@ def summarize(terminal: Any, config: pytest.Config, ours: Session) -> None:
         )
     if ours.rehearsal.origin:
         terminal.write_line(f"start: {ours.rehearsal.origin}")
+    for line, notable in (line for remark in ours.remarks for line in remark.lines):
+        terminal.write_line(line, yellow=notable)
     failures = [item for item in ours.outcomes if item.bad]
     for item in failures[:20]:
         where = "" if item.node and item.node in item.message else f"{item.node or 'cluster'}: "

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from deepops_fixtures.cluster.topology import ClusterSpec
     from deepops_fixtures.deploy.sources import PlaybookSource
     from deepops_fixtures.rehearsal import Rehearsal
+    from deepops_fixtures.report.remarks import Remark
 
 #: Where a run's session is in the stash of pytest's config.
 KEY = pytest.StashKey["Session"]()
@@ -76,6 +77,8 @@ class Session:
         self.outcomes: list[CheckOutcome] = []
         #: What runs on the cluster: {'Slurm': '22.05.8', …}.
         self.versions: dict[str, str] = {}
+        #: What the run says beside the outcome of its checks; gathered at its end.
+        self.remarks: list[Remark] = []
         #: Whether the HTML report is ours, or the user named a file for it.
         self.own_html = False
 

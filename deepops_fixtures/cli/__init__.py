@@ -18,6 +18,7 @@ from deepops_fixtures.cli import (
     gpu_prepare,
     life,
     overview,
+    timing,
 )
 from deepops_fixtures.errors import DeepopsError
 
@@ -48,6 +49,7 @@ for command in (
     artifact.artifact,
     gpu.gpu,
     doctor.doctor,
+    timing.timing,
 ):
     cli.add_command(command)
 gpu.gpu.add_command(gpu_prepare.prepare)

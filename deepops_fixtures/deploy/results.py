@@ -22,7 +22,7 @@ class TaskResult(BaseModel):
     task: str
     seconds: float = 0.0
     hosts: dict[str, HostStatus] = Field(default_factory=dict)
-    #: File and line, from the playbooks' folder where it is below it: 'roles/nfs/tasks/main.yml:7'.
+    #: File and line, from the playbooks' folder where it is below it: roles/nfs/tasks/main.yml:7.
     where: str = ""
 
     @property

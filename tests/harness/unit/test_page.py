@@ -4,6 +4,7 @@ from deepops_fixtures.cluster import topology
 from deepops_fixtures.cluster.running import NodeData
 from deepops_fixtures.records import CheckOutcome, CommandRecord
 from deepops_fixtures.report import page, timeline
+from deepops_fixtures.report.remarks import Remark
 
 NODES = [
     NodeData(name="virtual-login", groups=["slurm-master"], address="10.86.1.11"),
@@ -34,9 +35,11 @@ def test_the_summary_has_every_part_and_escapes_what_it_shows():
             cards=page.cards(NODES, None, CHECKS), network="debian", failures=CHECKS[:1],
             timeline=timeline.build([], CHECKS), provenance={"box": "debian12 & co"},
             files=[("results", [("junit.xml", "junit.xml")])],
+            remarks=[Remark("Tasks, compared", [("one <task> slower", True)], [("slower", "9 s")])],
         )
     )  # fmt: skip
     for part in ("The &lt;cluster&gt; is broken", "left &lt;x&gt;", "slurmd is &lt;inactive&gt;",
+                 "Tasks, compared", "one &lt;task&gt; slower", "<td>9 s</td>",
                  "virtual-gpu01", "debian12 &amp; co", 'href="junit.xml"', "<svg "):  # fmt: skip
         assert part in text, part
     assert "<inactive>" not in text
