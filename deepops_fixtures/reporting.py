@@ -19,7 +19,7 @@ import pytest
 from pytest_html import extras
 from pytest_html.basereport import BaseReport
 
-from deepops_fixtures import isolation, simulation
+from deepops_fixtures import facts, isolation, simulation
 from deepops_fixtures.errors import DeepopsError
 from deepops_fixtures.records import CheckOutcome
 from deepops_fixtures.report.scrub import scrub
@@ -167,6 +167,7 @@ def remember_outcome(ours: Session, report: pytest.TestReport) -> None:
         node=str(dict(report.user_properties).get("node", "")) or _bracketed(report.nodeid, ours),
         message=_cause(report),
         worker=str(getattr(report, "worker_id", "")).replace("master", ""),
+        parts=tuple(part for part in facts.PARTS if part in report.keywords),
     )
     ours.outcomes.append(check)
     if ours.used:

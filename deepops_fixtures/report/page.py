@@ -133,6 +133,7 @@ def files_of(run_dir: Path) -> list[tuple[str, list[tuple[str, str]]]]:
         ("tasks with their times", "deploy/*/result.json"),
         ("output of Vagrant", "logs/*.log"),
         ("serial consoles", "consoles/*.log"),
+        ("DeepOps' own validators", "validators/*.log"),
         ("failure bundle, for a ticket", "bundle.tar.gz"),
     ]
     nodes = sorted(path.name for path in run_dir.glob("bundle/*") if path.is_dir())

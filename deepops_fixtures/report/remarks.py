@@ -6,8 +6,10 @@ remark never decides how a run ends.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from deepops_fixtures.deepops.validators import Opinion
 from deepops_fixtures.deploy.timing import Comparison
 from deepops_fixtures.live import duration
 
@@ -48,6 +50,19 @@ def of_timing(comparisons: list[Comparison]) -> list[Remark]:
         head = ("", f"run {item.base}", "this run", "task", "file")
         remarks.append(Remark(f"Tasks of {item.playbook}, compared", lines, rows, head))
     return remarks
+
+
+def of_validators(opinions: Sequence[Opinion], differences: Sequence[str]) -> list[Remark]:
+    """Return what DeepOps' own validators said, and where they and our checks disagree."""
+    if not opinions:
+        return []
+    lines = [(f"validator: {opinion}", opinion.verdict == "complains") for opinion in opinions]
+    lines += [(f"  disagreement: {text}", True) for text in differences]
+    rows: list[tuple[str, ...]] = [
+        (item.verdict, item.script, item.where, item.why or "\n".join(item.failures))
+        for item in opinions
+    ]
+    return [Remark("DeepOps' own validators", lines, rows, ("verdict", "script", "on", "said"))]
 
 
 def _seconds(seconds: float | None) -> str:

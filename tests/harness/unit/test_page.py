@@ -35,11 +35,11 @@ def test_the_summary_has_every_part_and_escapes_what_it_shows():
             cards=page.cards(NODES, None, CHECKS), network="debian", failures=CHECKS[:1],
             timeline=timeline.build([], CHECKS), provenance={"box": "debian12 & co"},
             files=[("results", [("junit.xml", "junit.xml")])],
-            remarks=[Remark("Tasks, compared", [("one <task> slower", True)], [("slower", "9 s")])],
+            remarks=[Remark("Tasks, compared", [("<task> slower", True)], [("slow", "9 s")])],
         )
     )  # fmt: skip
     for part in ("The &lt;cluster&gt; is broken", "left &lt;x&gt;", "slurmd is &lt;inactive&gt;",
-                 "Tasks, compared", "one &lt;task&gt; slower", "<td>9 s</td>",
+                 "Tasks, compared", "&lt;task&gt; slower", "<td>9 s</td>",
                  "virtual-gpu01", "debian12 &amp; co", 'href="junit.xml"', "<svg "):  # fmt: skip
         assert part in text, part
     assert "<inactive>" not in text
