@@ -16,6 +16,7 @@ from deepops_fixtures.cli import (
     doctor,
     gpu,
     gpu_prepare,
+    impact,
     life,
     overview,
     timing,
@@ -49,6 +50,7 @@ for command in (
     artifact.artifact,
     gpu.gpu,
     doctor.doctor,
+    impact.impact,
     timing.timing,
 ):
     cli.add_command(command)
