@@ -49,10 +49,12 @@ class Applying:
         """Return the parts that are on a cluster."""
         return ordered(self._book.get(running.name).parts)
 
-    def apply(self, running: RunningCluster, source: PlaybookSource) -> None:
-        """Put a part on the cluster. Raises DeployError or StepTimeout."""
+    def apply(self, running: RunningCluster, source: PlaybookSource, *, over: str = "") -> None:
+        """Put a part on the cluster, in an upgrade ``over`` that of another ref. Raises
+        DeployError or StepTimeout."""
         there = self.there(running)
-        self._deployment(running, source, there).apply(self._settings.deploy_timeout)
+        onto = [f"{part} of {over}" if over else part for part in there]
+        self._deployment(running, source, onto).apply(self._settings.deploy_timeout)
         self._note(running, [*there, source.part])
 
     def accept(self, running: RunningCluster, sources: Sequence[PlaybookSource]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from deepops_fixtures import isolation, simulation
+from deepops_fixtures import isolation, simulation, upgrade
 from deepops_fixtures.session import Session, needs_cluster, session_of
 
 
@@ -53,8 +53,20 @@ def skip_destruction_of_what_is_not_ours(items: list[pytest.Item], ours: Session
             item.add_marker(skip)
 
 
-def turn(item: pytest.Item) -> int:
-    """Return a test's place in the order: destructive tests last, before them those that have the
+def before_and_after_an_upgrade(metafunc: pytest.Metafunc) -> None:
+    """Run what looks at the deployment twice where the run upgrades it."""
+    test = metafunc.definition
+    last = isolation.breaks(test) or isolation.wants_pristine(test)
+    upgrade.twice(metafunc, session_of(metafunc.config).settings, last=last)
+
+
+def turn(item: pytest.Item) -> tuple[int, int]:
+    """Return a test's place in the order: what is checked before an upgrade comes before it."""
+    return upgrade.turn(item), _turn(item)
+
+
+def _turn(item: pytest.Item) -> int:
+    """Return a test's place otherwise: destructive tests last, before them those that have the
     cluster put back, since what other tests have running on it would be lost."""
     if isolation.breaks(item):
         return 3

@@ -49,5 +49,8 @@ def _deployed(ours: Session) -> str:
     if not sources:
         return "nothing deployed"
     # xdist's controller collects no tests; its workers may need less.
+    upgrade = ours.rehearsal.chosen.upgrade()
+    if upgrade:
+        return f"deployed by {told(sources)}, then upgraded by {told(upgrade)}"
     most = len(sources) > 1 and not ours.settings.parts and not ours.rehearsal.chosen.known
     return f"deployed by {told(sources)}{', as far as the tests name them' if most else ''}"

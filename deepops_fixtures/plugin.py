@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deepops_fixtures import collecting, header, remarking, reporting, signals, simulation
+from deepops_fixtures import collecting, header, remarking, reporting, signals, simulation, upgrade
 from deepops_fixtures.errors import DeepopsError
 from deepops_fixtures.session import (
     KEY,
@@ -89,6 +89,7 @@ def pytest_configure(config: pytest.Config) -> None:
     worker = getattr(config, "workerinput", None)
     with _usage_errors():
         settings = _settings(config)
+        upgrade.refuse(settings, workers=config.getoption("dist", "no") != "no")
     if worker:
         run_dir, controller = worker[_WORKER_KEY]
         session = Session(settings, Path(run_dir), worker["workerid"], controller)
@@ -169,6 +170,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     with _usage_errors():
         collecting.once_for_each_node(metafunc)
         simulation.once_with_simulated(metafunc)
+        collecting.before_and_after_an_upgrade(metafunc)
 
 
 @pytest.hookimpl(trylast=True)

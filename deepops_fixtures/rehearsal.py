@@ -8,6 +8,7 @@ checks or reports.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -92,6 +93,7 @@ class Rehearsal:
                 self.spec, self.settings, self.journal, self.run_dir, owner=self.owner, kept=kept
             )
         self.sources()
+        self.chosen.upgrade()
 
     # -- what is known before anything is up ------------------------------------------------
 
@@ -170,6 +172,28 @@ class Rehearsal:
         self.stages.once("deployed", lambda: self._reach_deployment(running, wanted))
         return running
 
+    def ensure_upgraded(self) -> RunningCluster:
+        """Return the running cluster with the run's source applied on top of what was deployed
+        first (``--deepops-upgrade-from``); the first caller applies it."""
+        running = self.ensure_deployed()
+        self.stages.once("upgraded", lambda: self._upgrade(running))
+        return running
+
+    def _upgrade(self, running: RunningCluster) -> None:
+        # What the cluster was is not what it is going to be.
+        (self.run_dir / "baseline").unlink(missing_ok=True)
+        self.stages.forget("baseline")
+        sources = self.chosen.upgrade()
+        for source in sources:
+            self._applying.apply(running, source, over=self.settings.upgrade_from)
+        self._applying.accept(running, sources)
+
+    def _accept(self, running: RunningCluster, sources: Sequence[PlaybookSource]) -> None:
+        """See that a second application changes nothing, where that is asked for: in an upgrade
+        of what it ends with."""
+        if not self.settings.upgrade_from:
+            self._applying.accept(running, sources)
+
     def ensure_baseline(self) -> Manifest:
         """Return the checkpoint that the cluster is put back to, taken now where there is none.
 
@@ -244,7 +268,7 @@ class Rehearsal:
             )
             if wanted and tuple(manifest.parts) == wanted:
                 self.stages.write("deployed", "ok")
-                self._applying.accept(running, self.sources())
+                self._accept(running, self.sources())
             return
         if self.settings.reuse == "require":
             raise UsageProblem(
@@ -297,7 +321,7 @@ class Rehearsal:
             if keep:
                 self._take(running, "deployed", inputs, parts)
         checked = choice.ordered([*wanted, *(source.part for source in new)])
-        self._applying.accept(running, self.chosen.sources_of(checked))
+        self._accept(running, self.chosen.sources_of(checked))
 
     def _attached_cluster(self) -> RunningCluster:
         ledger = self.book.get(self.settings.attach)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from deepops_fixtures import upgrade
 from deepops_fixtures.session import Session
 
 if TYPE_CHECKING:
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 def gather(ours: Session) -> list[Remark]:
     """Return the remarks of this run, in the order in which they are shown."""
     from deepops_fixtures.deploy import timing
+    from deepops_fixtures.deploy.sources import told
     from deepops_fixtures.report import remarks
 
-    return remarks.of_timing(timing.against_earlier(ours.run_dir))
+    found = remarks.of_timing(timing.against_earlier(ours.run_dir))
+    if ours.settings.upgrade_from:
+        first = told(ours.sources), told(ours.rehearsal.chosen.upgrade())
+        found += remarks.of_upgrade(*first, upgrade.compare(ours.outcomes))
+    return found

@@ -63,6 +63,11 @@ class Settings(BaseModel):
         False,
         description="deploy twice and fail, naming the tasks, when the second run changes any",
     )
+    upgrade_from: str = Field(
+        "",
+        description="rehearse an upgrade: deploy this ref of the source's repository and check "
+        "it, apply the source on top and check again",
+    )
     keep: Keep = Field(
         "never", description="keep the virtual machines afterwards: never, failed or always"
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepops_fixtures import parts as choice
+from deepops_fixtures import upgrade
 from deepops_fixtures.settings import Settings
 
 if TYPE_CHECKING:
@@ -117,19 +118,27 @@ class Chosen:
         are checked as they are. Raises UsageProblem."""
         return self._find(self.parts)
 
+    def upgrade(self) -> tuple[PlaybookSource, ...]:
+        """Return the playbooks that are applied on top in a run that upgrades, none in another.
+        Raises UsageProblem."""
+        return self._find(self.parts, self._settings) if self._settings.upgrade_from else ()
+
     def sources_of(self, some: choice.Parts) -> list[PlaybookSource]:
         """Return the playbooks of some parts. Raises UsageProblem."""
         # Each is told of those before it: all of the run's have to be looked for.
         found = self._find(choice.ordered([*self.parts, *some]))
         return [source for source in found if source.part in some]
 
-    def _find(self, some: choice.Parts) -> tuple[PlaybookSource, ...]:
+    def _find(
+        self, some: choice.Parts, settings: Settings | None = None
+    ) -> tuple[PlaybookSource, ...]:
         if self._spec is None:
             # Existing hosts are never changed: DeepOps was applied to them by somebody else.
             return ()
         from deepops_fixtures.deploy import sources
 
-        return sources.find(self._settings.source, some, deployed(self._settings))
+        settings = settings or upgrade.before(self._settings)
+        return sources.find(settings.source, some, deployed(self._settings))
 
 
 def new_run_dir(settings: Settings, label: str = "") -> Path:

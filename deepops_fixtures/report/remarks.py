@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from deepops_fixtures import upgrade
 from deepops_fixtures.deepops.validators import Opinion
-from deepops_fixtures.deploy.timing import Comparison
+from deepops_fixtures.deploy import timing
 from deepops_fixtures.live import duration
 
 #: How many tasks the terminal is told of; the page has them all.
@@ -32,7 +33,7 @@ class Remark:
         return any(notable for _, notable in self.lines)
 
 
-def of_timing(comparisons: list[Comparison]) -> list[Remark]:
+def of_timing(comparisons: list[timing.Comparison]) -> list[Remark]:
     """Return what deployments say of their tasks' times, nothing where there is nothing to compare
     with."""
     remarks = []
@@ -63,6 +64,29 @@ def of_validators(opinions: Sequence[Opinion], differences: Sequence[str]) -> li
         for item in opinions
     ]
     return [Remark("DeepOps' own validators", lines, rows, ("verdict", "script", "on", "said"))]
+
+
+def of_upgrade(before: str, after: str, found: upgrade.Comparison) -> list[Remark]:
+    """Return how the checks ended before and after an upgrade, from and to what."""
+    lines = [(f"upgrade: {found.verdict}", bool(found.broken))]
+    told: tuple[tuple[upgrade.Phase, str], ...] = (("before", before), ("after", after))
+    for phase, what in told:
+        ended = found.counts[phase].items()
+        counts = ", ".join(f"{count} {word}" for word, count in ended if count)
+        lines.append((f"  {phase}, {what}: {counts or 'nothing was checked'}", False))
+    lines += [
+        (f"  broken by the upgrade: {name.rpartition('::')[2]}", True) for name in found.broken
+    ]
+    rows: list[tuple[str, ...]] = [
+        (word, name)
+        for word, names in (
+            ("broken by the upgrade", found.broken),
+            ("failed before and after", found.both),
+            ("mended by the upgrade", found.mended),
+        )
+        for name in names
+    ]
+    return [Remark("Upgrade", lines, rows)]
 
 
 def _seconds(seconds: float | None) -> str:
