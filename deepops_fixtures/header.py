@@ -39,7 +39,7 @@ def cluster(ours: Session) -> list[str]:
         lines.append(f"accelerator: {choose_accelerator(settings)}")
     except UsageProblem as error:
         lines.append(f"accelerator: {error.message}")
-    return lines
+    return lines + (ours.change.lines() if ours.change else [])
 
 
 def _deployed(ours: Session) -> str:

@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deepops_fixtures import collecting, header, remarking, reporting, signals, simulation, upgrade
+from deepops_fixtures import (
+    changed,
+    collecting,
+    header,
+    remarking,
+    reporting,
+    signals,
+    simulation,
+    upgrade,
+)
 from deepops_fixtures.errors import DeepopsError
 from deepops_fixtures.session import (
     KEY,
@@ -143,7 +152,7 @@ def pytest_report_collectionfinish(
     ours, wanted = session_of(config), [item for item in items if runs_on_cluster(item)]
     with _usage_errors():
         if not wanted:
-            return []
+            return ours.change.lines() if ours.left_out and ours.change else []
         # pytest's own reporter comes before ``pytest_collection_finish`` of a plugin.
         ours.look_at(wanted)
         return header.cluster(ours)
@@ -181,7 +190,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     with _usage_errors():
         collecting.skip_gpus_that_will_not_be_there(items, ours, config.option.markexpr)
         collecting.skip_destruction_of_what_is_not_ours(items, ours)
-    items.sort(key=collecting.turn)
+        items.sort(key=collecting.turn)
+        changed.arrange(config, items, ours)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -192,6 +202,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if items:
         with _usage_errors():
             ours.look_at(items)
+            changed.tell(ours)
     if _is_worker(config) or config.option.collectonly:
         return
     if not items:

@@ -21,6 +21,7 @@ from deepops_fixtures.records import CheckOutcome, CommandRecord
 from deepops_fixtures.settings import Settings
 
 if TYPE_CHECKING:
+    from deepops_fixtures.changed import Change
     from deepops_fixtures.cluster.running import Nodes, RunningCluster
     from deepops_fixtures.cluster.topology import ClusterSpec
     from deepops_fixtures.deploy.sources import PlaybookSource
@@ -79,6 +80,8 @@ class Session:
         self.versions: dict[str, str] = {}
         #: What the run says beside the outcome of its checks; gathered at its end.
         self.remarks: list[Remark] = []
+        #: How many tests were left out because no change asks for them, by what they are about.
+        self.left_out: dict[str, int] = {}
         #: Whether the HTML report is ours, or the user named a file for it.
         self.own_html = False
 
@@ -88,6 +91,14 @@ class Session:
         from deepops_fixtures import subject
 
         return subject.cluster(self.settings)
+
+    @cached_property
+    def change(self) -> Change | None:
+        """What has changed in the checkout, where the tests are to be chosen by it. Raises
+        UsageProblem."""
+        from deepops_fixtures import changed
+
+        return changed.of_run(self)
 
     @property
     def sources(self) -> tuple[PlaybookSource, ...]:

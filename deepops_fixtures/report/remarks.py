@@ -6,10 +6,12 @@ remark never decides how a run ends.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from deepops_fixtures import upgrade
+from deepops_fixtures.deepops.impact import Impact
+from deepops_fixtures.deepops.selection import Selection
 from deepops_fixtures.deepops.validators import Opinion
 from deepops_fixtures.deploy import timing
 from deepops_fixtures.live import duration
@@ -87,6 +89,21 @@ def of_upgrade(before: str, after: str, found: upgrade.Comparison) -> list[Remar
         for name in names
     ]
     return [Remark("Upgrade", lines, rows)]
+
+
+def of_change(impact: Impact, chosen: Selection, left_out: Mapping[str, int]) -> list[Remark]:
+    """Return what a change reaches, which checks belong to it, and what was left out for it."""
+    lines = [(f"changed since {impact.ref}: {chosen.told}", False)]
+    if left_out:
+        kinds = ", ".join(f"{count} of {what}" for what, count in sorted(left_out.items()))
+        lines.append((f"  left out, since the change does not reach them: {kinds}", True))
+    if impact.unreached:
+        count = len(impact.unreached)
+        files = f"{count} changed file{'' if count == 1 else 's'}"
+        names = ", ".join(item.path for item in impact.unreached[:_TASKS])
+        lines.append((f"  no playbook reaches {files}: {names}{', …' * (count > _TASKS)}", False))
+    rows: list[tuple[str, ...]] = [(item.path, item.told, item.state) for item in impact.files]
+    return [Remark("What the branch changed", lines, rows, ("file", "reaches", ""))]
 
 
 def _seconds(seconds: float | None) -> str:
