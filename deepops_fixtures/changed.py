@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -88,17 +89,18 @@ def of_run(ours: Session) -> Change | None:
     return Change(tree.absolute(), settings.changed_since, only=settings.changed_only)
 
 
-def arrange(config: pytest.Config, items: list[pytest.Item], ours: Session) -> None:
+def arrange(
+    config: pytest.Config,
+    items: list[pytest.Item],
+    ours: Session,
+    change: Change,
+    turn: Callable[[pytest.Item], tuple[int, int]],
+) -> None:
     """Put the tests that the change asks for before the others of their turn, or leave the others
     out. Raises UsageProblem."""
-    from deepops_fixtures import collecting
-
-    change = ours.change
-    if change is None:
-        return
     asked = {item for item in items if change.asks_for(item)}
     if not change.only:
-        items.sort(key=lambda item: (collecting.turn(item), item not in asked))
+        items.sort(key=lambda item: (turn(item), item not in asked))
         return
     left_out = [item for item in items if item not in asked]
     ours.left_out = Counter(_about(item) for item in left_out)
@@ -107,8 +109,8 @@ def arrange(config: pytest.Config, items: list[pytest.Item], ours: Session) -> N
 
 
 def tell(ours: Session) -> None:
-    """Let a process that collects no tests know what was left out; called in a run that uses the
-    cluster."""
+    """Let a process that collects no tests know what was left out; called by those that do, once
+    they use the cluster."""
     if ours.left_out:
         ours.run_dir.mkdir(parents=True, exist_ok=True)
         (ours.run_dir / FILE).write_text(json.dumps(ours.left_out))

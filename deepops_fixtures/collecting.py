@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import pytest
 
-from deepops_fixtures import isolation, simulation, upgrade
+from deepops_fixtures import changed, isolation, simulation, upgrade
 from deepops_fixtures.session import Session, needs_cluster, session_of
+from deepops_fixtures.settings import Settings
 
 
 def once_for_each_node(metafunc: pytest.Metafunc) -> None:
@@ -58,6 +59,19 @@ def before_and_after_an_upgrade(metafunc: pytest.Metafunc) -> None:
     test = metafunc.definition
     last = isolation.breaks(test) or isolation.wants_pristine(test)
     upgrade.twice(metafunc, session_of(metafunc.config).settings, last=last)
+
+
+def refuse_upgrade(config: pytest.Config, settings: Settings) -> None:
+    """Refuse an upgrade that cannot be rehearsed. Raises UsageProblem."""
+    upgrade.refuse(settings, workers=config.getoption("dist", "no") != "no")
+
+
+def arrange(config: pytest.Config, items: list[pytest.Item], ours: Session) -> None:
+    """Put the tests in their order; in a run about a change, those first that it asks for, or
+    those alone. Raises UsageProblem."""
+    items.sort(key=turn)
+    if ours.change:
+        changed.arrange(config, items, ours, ours.change, turn)
 
 
 def turn(item: pytest.Item) -> tuple[int, int]:

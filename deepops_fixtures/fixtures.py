@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deepops_fixtures import checks, facts, upgrade
+from deepops_fixtures import changed, checks, facts, upgrade
 from deepops_fixtures.errors import DeepopsError, StageFailed
 from deepops_fixtures.parts import why_hidden
 from deepops_fixtures.session import Session, session_of
@@ -50,6 +50,7 @@ def virtual_cluster(deepops_session: Session) -> Nodes:
     """The nodes of the running cluster, by name and by group; nothing is deployed on their
     account."""
     rehearsal = deepops_session.rehearsal
+    changed.tell(deepops_session)
     # What one worker deploys must not change under another's test.
     shared = deepops_session.worker and rehearsal.target == "deployed"
     running = _reach(rehearsal.ensure_deployed if shared else rehearsal.ensure_up)

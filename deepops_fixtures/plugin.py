@@ -17,16 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deepops_fixtures import (
-    changed,
-    collecting,
-    header,
-    remarking,
-    reporting,
-    signals,
-    simulation,
-    upgrade,
-)
+from deepops_fixtures import collecting, header, remarking, reporting, signals, simulation
 from deepops_fixtures.errors import DeepopsError
 from deepops_fixtures.session import (
     KEY,
@@ -98,7 +89,7 @@ def pytest_configure(config: pytest.Config) -> None:
     worker = getattr(config, "workerinput", None)
     with _usage_errors():
         settings = _settings(config)
-        upgrade.refuse(settings, workers=config.getoption("dist", "no") != "no")
+        collecting.refuse_upgrade(config, settings)
     if worker:
         run_dir, controller = worker[_WORKER_KEY]
         session = Session(settings, Path(run_dir), worker["workerid"], controller)
@@ -190,8 +181,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     with _usage_errors():
         collecting.skip_gpus_that_will_not_be_there(items, ours, config.option.markexpr)
         collecting.skip_destruction_of_what_is_not_ours(items, ours)
-        items.sort(key=collecting.turn)
-        changed.arrange(config, items, ours)
+        collecting.arrange(config, items, ours)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -202,7 +192,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if items:
         with _usage_errors():
             ours.look_at(items)
-            changed.tell(ours)
     if _is_worker(config) or config.option.collectonly:
         return
     if not items:

@@ -19,7 +19,7 @@ import pytest
 from pytest_html import extras
 from pytest_html.basereport import BaseReport
 
-from deepops_fixtures import changed, facts, isolation, simulation
+from deepops_fixtures import facts, isolation, simulation
 from deepops_fixtures.errors import DeepopsError
 from deepops_fixtures.records import CheckOutcome
 from deepops_fixtures.report.scrub import scrub
@@ -69,7 +69,7 @@ def _withdraw(config: pytest.Config, ours: Session) -> None:
 
 def discard(run_dir: Path) -> None:
     """Remove the run's folder when all that is in it is an empty report."""
-    for name in ("report.html", "junit.xml", changed.FILE):
+    for name in ("report.html", "junit.xml"):
         (run_dir / name).unlink(missing_ok=True)
     shutil.rmtree(run_dir / isolation.FOLDER, ignore_errors=True)
     with suppress(OSError):
