@@ -13,6 +13,7 @@ from pathlib import Path
 
 from deepops_fixtures.cluster.ledger import MARK, LedgerBook
 from deepops_fixtures.cluster.running import RunningCluster
+from deepops_fixtures.deepops.scope import complete
 from deepops_fixtures.deploy import artifacts
 from deepops_fixtures.deploy.artifacts import Artifact
 from deepops_fixtures.deploy.runner import Deployment
@@ -33,13 +34,18 @@ class Applying:
         self._run_dir = run_dir
         self._journal = journal
 
-    def prepare(self, box: str, parts: Sequence[str]) -> dict[str, str]:
-        """Make what the playbooks of these parts bring along from this host, unless it is cached.
+    def prepare(self, box: str, sources: Sequence[PlaybookSource]) -> dict[str, str]:
+        """Make what these playbooks bring along from this host, unless it is cached.
 
         Returns the variables that tell them where it is. Done before the machines start: building
-        the binaries of Kubernetes takes both minutes and processors. Raises ArtifactError.
+        the binaries of Kubernetes takes both minutes and processors, and a checkout's Ansible may
+        not be had at all. Raises ArtifactError, UsageProblem.
         """
+        for source in sources:
+            if source.driving:
+                source.driving.prepare(self._journal)
         found = {}
+        parts = [source.part for source in sources if not source.driving]
         for name in artifacts.needed(parts, False, box):
             path = Artifact(name, self._settings.cache_dir).ensure(self._journal)
             found[artifacts.VARIABLES[name]] = str(path)
@@ -55,7 +61,22 @@ class Applying:
         there = self.there(running)
         onto = [f"{part} of {over}" if over else part for part in there]
         self._deployment(running, source, onto).apply(self._settings.deploy_timeout)
+        self.note_pieces(running, source)
         self._note(running, [*there, source.part])
+
+    def note_pieces(
+        self, running: RunningCluster, source: PlaybookSource, *, restored: bool = False
+    ) -> None:
+        """Note which pieces of a part are on the cluster, where it is not the whole part;
+        ``restored`` by a checkpoint, of which nothing is known but what made it."""
+        ledger = self._book.get(running.name)
+        pieces = dict(ledger.pieces)
+        before = pieces.pop(source.part, None)
+        now = source.driving.scope.pieces if source.driving else None
+        whole = source.part in ledger.parts and before is None and not restored
+        if now is not None and not whole:
+            pieces[source.part] = sorted(complete({*(before or ()), *now}))
+        self._book.update(running.name, pieces=pieces)
 
     def accept(self, running: RunningCluster, sources: Sequence[PlaybookSource]) -> None:
         """With ``--deepops-idempotence``, count parts as deployed only once their playbooks change
@@ -81,7 +102,7 @@ class Applying:
         ledger = self._book.get(running.name)
         scratch = ledger.socket_dir / "ansible"
         # Where they are on this host decides nothing about the cluster, so it is no input of it.
-        brought = self.prepare(ledger.spec.box, [source.part])
+        brought = self.prepare(ledger.spec.box, [source])
         source = replace(source, extra_vars={**source.extra_vars, **brought})
         return Deployment(
             running,

@@ -54,7 +54,9 @@ class Change:
 
     def asks_for(self, item: pytest.Item) -> bool:
         """Return whether a test belongs to the change; those without the cluster always do."""
-        return not needs_cluster(item) or self.selection.has(_pieces(item), parts.named_by([item]))
+        return not needs_cluster(item) or self.selection.has(
+            parts.pieces_named_by(item), parts.named_by([item])
+        )
 
     def lines(self) -> list[str]:
         """Return what is said before the first test."""
@@ -79,11 +81,12 @@ def of_run(ours: Session) -> Change | None:
                 hint="add --deepops-changed-since REF",
             )
         return None
-    tree = Path(settings.source).expanduser()
-    if not (tree / "playbooks").is_dir():
+    source = settings.source or (ours.spec.source if ours.spec else "")
+    tree = Path(source).expanduser()
+    if not source or not (tree / "playbooks").is_dir():
         raise UsageProblem(
-            f"--deepops-changed-since looks at a working tree, and source '{settings.source}' is "
-            "none.",
+            f"--deepops-changed-since looks at a working tree, and source '{source or 'distro'}' "
+            "is none.",
             hint="--deepops-source PATH of your checkout",
         )
     return Change(tree.absolute(), settings.changed_since, only=settings.changed_only)
@@ -123,18 +126,7 @@ def left_out(ours: Session) -> dict[str, int]:
     return dict(ours.left_out)
 
 
-def _pieces(item: pytest.Item) -> frozenset[str]:
-    """Return the pieces that a test is about, by its fixtures and its marker."""
-    from deepops_fixtures.deepops import scope
-
-    names = getattr(item, "fixturenames", ())
-    marked = (str(word) for marker in item.iter_markers("piece") for word in marker.args)
-    return frozenset(
-        {scope.FIXTURES[name] for name in names if name in scope.FIXTURES} | {*marked}
-    )
-
-
 def _about(item: pytest.Item) -> str:
     """Return what a test is about in one word, for counting."""
     named = parts.named_by([item])
-    return named[0] if named else next(iter(sorted(_pieces(item))), "services")
+    return named[0] if named else next(iter(parts.pieces_named_by(item)), "services")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from deepops_fixtures import changed, isolation, simulation, upgrade
+from deepops_fixtures import changed, isolation, parts, simulation, upgrade
 from deepops_fixtures.session import Session, needs_cluster, session_of
 from deepops_fixtures.settings import Settings
 
@@ -59,6 +59,14 @@ def before_and_after_an_upgrade(metafunc: pytest.Metafunc) -> None:
     test = metafunc.definition
     last = isolation.breaks(test) or isolation.wants_pristine(test)
     upgrade.twice(metafunc, session_of(metafunc.config).settings, last=last)
+
+
+def why_not_deployed(item: pytest.Item) -> str:
+    """Return why a test is about something that no playbook of this run deploys, '' where it is
+    not. Asked when the tests are known: they decide which parts are deployed."""
+    chosen = session_of(item.config).rehearsal.chosen
+    scope = chosen.scope_then if upgrade.turn(item) else chosen.scope
+    return scope.why_not(parts.pieces_named_by(item))
 
 
 def refuse_upgrade(config: pytest.Config, settings: Settings) -> None:

@@ -197,9 +197,9 @@ def settle() -> Callable[[checks.Verdict], None]:
 
 
 @pytest.fixture(scope="session")
-def units(deepops: Nodes) -> checks.Units:
-    """The systemd units that each node's groups ask for."""
-    return checks.Units()
+def units(deepops: Nodes, deepops_session: Session) -> checks.Units:
+    """The systemd units that each node's groups ask for, of what this run deploys."""
+    return checks.Units(deepops_session.rehearsal.chosen.scope.brings)
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ from deepops_fixtures.session import (
     runs_on_cluster,
     session_of,
 )
-from deepops_fixtures.settings import Settings, ini_key, option, variable
+from deepops_fixtures.settings import Settings, ini_key, option, several, variable
 from deepops_fixtures.subject import new_run_dir
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ MARKERS = (
     "slow: takes more than half a minute",
     "faults: breaks the cluster on purpose to see the checks turn red",
     "nodes(*groups): run once for each node of these DeepOps groups, or for each node at all",
+    "piece(*names): about these pieces of DeepOps (hosts, nfs, …); skipped where none is deployed",
 )
 _LIVE: pytest.StashKey[Live] = pytest.StashKey()
 #: Exit statuses with which pytest asks for a summary; after a signal it does not.
@@ -57,13 +58,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Make the options and ini keys from the table in ``settings``."""
     group = parser.getgroup("deepops", "DeepOps Virtual")
     for name, field in Settings.model_fields.items():
-        default = "" if field.default in (None, "") else f" (default: {field.default})"
+        default = "" if field.default in (None, "", ()) else f" (default: {field.default})"
         text = f"{field.description}{default} [{variable(name)}]".replace("%", "%%")
         if field.annotation is bool:
             group.addoption(option(name), action="store_true", default=None, help=text)
         else:
             metavar = name.rsplit("_", 1)[-1].upper()
-            group.addoption(option(name), default=None, metavar=metavar, help=text)
+            action = "append" if several(name) else "store"
+            group.addoption(option(name), action=action, default=None, metavar=metavar, help=text)
         parser.addini(ini_key(name), f"default of {option(name)}", default=None)
 
 
@@ -273,7 +275,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """
     ours = session_of(item.config)
     if needs_cluster(item):
-        reason = ours.rehearsal.stages.failure_reason()
+        reason = ours.rehearsal.stages.failure_reason() or collecting.why_not_deployed(item)
         if reason:
             pytest.skip(reason)
         if ours.rehearsal.disposable:

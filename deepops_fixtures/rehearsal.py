@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from deepops_fixtures import doctor, subject
+from deepops_fixtures import doctor, subject, upgrade
 from deepops_fixtures import parts as choice
 from deepops_fixtures.applying import Applying
 from deepops_fixtures.cluster import gpus, restoring
@@ -83,6 +83,7 @@ class Rehearsal:
     def _plan(self, kept: bool) -> None:
         """Read what was asked for, so that what is wrong with it is known before anything
         starts."""
+        upgrade.refuse(self.settings, workers=False)
         self.spec = subject.cluster(self.settings)
         #: The parts of DeepOps that this run is about.
         self.chosen = subject.Chosen(self.settings, self.spec, self.run_dir)
@@ -183,6 +184,9 @@ class Rehearsal:
         # What the cluster was is not what it is going to be.
         (self.run_dir / "baseline").unlink(missing_ok=True)
         self.stages.forget("baseline")
+        with suppress(FileNotFoundError):
+            # The copy of the checkout that was deployed first.
+            (self.run_dir / "deepops").rename(self.run_dir / "deepops-before")
         sources = self.chosen.upgrade()
         for source in sources:
             self._applying.apply(running, source, over=self.settings.upgrade_from)
@@ -266,6 +270,9 @@ class Rehearsal:
             self._origin.write_text(
                 f"restored from checkpoint '{manifest.id}' (stage '{manifest.told}', {taken})"
             )
+            for source in self.sources():
+                if source.part in manifest.parts:
+                    self._applying.note_pieces(running, source, restored=True)
             if wanted and tuple(manifest.parts) == wanted:
                 self.stages.write("deployed", "ok")
                 self._accept(running, self.sources())
@@ -277,7 +284,7 @@ class Rehearsal:
             )
         made_from = self._inputs(())
         if self.spec and self.target == "deployed":
-            self._applying.prepare(self.spec.box, [source.part for source in self.sources()])
+            self._applying.prepare(self.spec.box, self.sources())
         running = self.provider.up()
         self._keep_description(running)
         if self.settings.reuse != "never":

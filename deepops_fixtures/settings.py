@@ -21,7 +21,6 @@ from deepops_fixtures.errors import UsageProblem
 _APP = "deepops-fixtures"
 Keep = Literal["never", "failed", "always"]
 Reuse = Literal["auto", "never", "require"]
-Source = Literal["distro", "none"]
 AcceleratorChoice = Literal["auto", "kvm", "tcg"]
 
 
@@ -49,10 +48,35 @@ class Settings(BaseModel):
         pattern=r"^([a-z][a-z0-9-]{0,30}[a-z0-9])?$",
         description="name of the new cluster instance [default: the cluster's and a random part]",
     )
-    source: Source = Field(
-        "distro",
-        description="what is deployed: 'distro' (our playbooks, the distribution's own packages) "
-        "or 'none' (the hosts are checked as they are)",
+    source: str = Field(
+        "",
+        description="what is deployed: 'distro' (our playbooks, the distribution's own packages), "
+        "'none' (the hosts are checked as they are), or a checkout of DeepOps: its PATH "
+        "(uncommitted changes included), URL@REF, or a REF of --deepops-repository [default: "
+        "what the cluster's file says, else distro]",
+    )
+    repository: str = Field(
+        "",
+        description="repository of DeepOps, URL or path, that a REF of --deepops-source is looked "
+        "for in [default: the checkout that the current folder is in, else "
+        "https://github.com/NVIDIA/deepops]",
+    )
+    playbook: tuple[str, ...] = Field(
+        (),
+        description="playbook of the checkout to apply instead of a part's own, such as "
+        "playbooks/generic/hosts.yml; may be given several times, they run in this order; checks "
+        "of what they do not deploy are skipped",
+    )
+    tags: str = Field("", description="tags of the checkout's tasks to apply alone (a,b)")
+    limit: str = Field(
+        "",
+        description="hosts or groups to apply the checkout's playbooks to, as for "
+        "ansible-playbook [default: slurm-cluster for Slurm, all for Kubernetes]",
+    )
+    extra_vars: tuple[str, ...] = Field(
+        (),
+        description="variables for the checkout's playbooks: @FILE, name=value or a JSON object; "
+        "may be given several times, the last counts",
     )
     parts: str = Field(
         "",
@@ -139,6 +163,14 @@ class Settings(BaseModel):
     def _absolute(cls, value: Path | None) -> Path | None:
         return value and value.expanduser().absolute()
 
+    @field_validator("playbook", "extra_vars", mode="before")
+    @classmethod
+    def _one_a_line(cls, value: Any) -> Any:
+        # A variable of the environment, or an ini key, has one on each line.
+        if isinstance(value, str):
+            return tuple(line.strip() for line in value.splitlines() if line.strip())
+        return value
+
     @property
     def checkpoint_bytes(self) -> int:
         """The checkpoints' budget in bytes."""
@@ -182,6 +214,11 @@ class Settings(BaseModel):
                 hint="give one of them",
             )
         return settings
+
+
+def several(name: str) -> bool:
+    """Return whether a setting may be given several times."""
+    return isinstance(Settings.model_fields[name].default, tuple)
 
 
 def option(name: str) -> str:

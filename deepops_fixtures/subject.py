@@ -7,6 +7,7 @@ for bringing anything about: that is ``rehearsal``.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Collection
 from contextlib import suppress
@@ -14,12 +15,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepops_fixtures import facts, upgrade
 from deepops_fixtures import parts as choice
-from deepops_fixtures import upgrade
-from deepops_fixtures.settings import Settings
+from deepops_fixtures.errors import UsageProblem
+from deepops_fixtures.settings import Settings, option
 
 if TYPE_CHECKING:
     from deepops_fixtures.cluster.topology import ClusterSpec
+    from deepops_fixtures.deepops.checkout import Checkout
+    from deepops_fixtures.deepops.driving import Driving
+    from deepops_fixtures.deepops.scope import Scope
     from deepops_fixtures.deploy.sources import PlaybookSource
 
 
@@ -43,6 +48,16 @@ def deployed(settings: Settings) -> choice.Parts:
     from deepops_fixtures.cluster.ledger import LedgerBook
 
     return choice.ordered(LedgerBook(settings.state_dir).get(settings.attach).parts)
+
+
+def pieces_there(settings: Settings) -> dict[str, list[str]]:
+    """Return part → pieces of those parts that are not as a whole on the cluster that the run is
+    attached to."""
+    if not settings.attach:
+        return {}
+    from deepops_fixtures.cluster.ledger import LedgerBook
+
+    return LedgerBook(settings.state_dir).get(settings.attach).pieces
 
 
 def parts_of(
@@ -74,6 +89,21 @@ class Chosen:
         self._spec = spec
         self._file = run_dir / "parts.json"
         self._settled: choice.Parts | None = None
+        self._checkout: Checkout | None = None
+        self._found: dict[choice.Parts, tuple[PlaybookSource, ...]] = {}
+
+    @property
+    def source(self) -> str:
+        """Where the playbooks come from: the option's word, else the cluster file's; in a run that
+        upgrades, the ref that comes first. Raises UsageProblem."""
+        ref = self._settings.upgrade_from
+        if ref:
+            upgrade.refuse_source(self._own, ref)
+        return ref or self._own
+
+    @property
+    def _own(self) -> str:
+        return self._settings.source or (self._spec and self._spec.source) or "distro"
 
     def settle(self, named: Collection[str]) -> None:
         """Learn which parts the tests name. Raises UsageProblem."""
@@ -109,7 +139,7 @@ class Chosen:
     def hidden_groups(self) -> frozenset[str]:
         """Groups whose nodes the tests do not get to see as such: nothing of theirs is deployed in
         this run."""
-        if self._spec is None or self._settings.source == "none":
+        if self._spec is None or self.source == "none":
             return frozenset()
         return choice.hidden_groups(self.parts, self._spec.deployment)
 
@@ -121,7 +151,20 @@ class Chosen:
     def upgrade(self) -> tuple[PlaybookSource, ...]:
         """Return the playbooks that are applied on top in a run that upgrades, none in another.
         Raises UsageProblem."""
-        return self._find(self.parts, self._settings) if self._settings.upgrade_from else ()
+        return self._then.sources() if self._then else ()
+
+    @functools.cached_property
+    def _next(self) -> Chosen:
+        last = self._settings.model_copy(update={"upgrade_from": "", "source": self._own})
+        return Chosen(last, self._spec, self._file.parent)
+
+    @property
+    def _then(self) -> Chosen | None:
+        """The same parts by the run's own source, where another ref of it comes first."""
+        if not self._settings.upgrade_from or self._spec is None:
+            return None
+        self._next._settled = self.parts
+        return self._next
 
     def sources_of(self, some: choice.Parts) -> list[PlaybookSource]:
         """Return the playbooks of some parts. Raises UsageProblem."""
@@ -129,16 +172,76 @@ class Chosen:
         found = self._find(choice.ordered([*self.parts, *some]))
         return [source for source in found if source.part in some]
 
-    def _find(
-        self, some: choice.Parts, settings: Settings | None = None
-    ) -> tuple[PlaybookSource, ...]:
+    def _find(self, some: choice.Parts) -> tuple[PlaybookSource, ...]:
         if self._spec is None:
             # Existing hosts are never changed: DeepOps was applied to them by somebody else.
             return ()
         from deepops_fixtures.deploy import sources
 
-        settings = settings or upgrade.before(self._settings)
-        return sources.find(settings.source, some, deployed(self._settings))
+        if self.source in sources.OURS:
+            self._refuse_wishes()
+            return sources.find(self.source, some, deployed(self._settings))
+        if some not in self._found:
+            self._found[some] = sources.of_checkout(self._drivings(some))
+        return self._found[some]
+
+    def _refuse_wishes(self) -> None:
+        """Refuse what only a checkout can be asked for. Raises UsageProblem."""
+        for name in ("playbook", "tags", "limit", "extra_vars"):
+            if getattr(self._settings, name):
+                raise UsageProblem(
+                    f"{option(name)} is for a checkout of DeepOps, and the source of this run is "
+                    f"'{self.source}'.",
+                    hint="--deepops-source PATH of a checkout",
+                )
+
+    def _drivings(self, some: choice.Parts) -> tuple[Driving, ...]:
+        """Return how a checkout deploys some parts. Raises UsageProblem."""
+        from deepops_fixtures.deepops import config, driving, finding, variables
+
+        assert self._spec is not None
+        settings, spec = self._settings, self._spec
+        wish = driving.Wish(
+            playbooks=settings.playbook,
+            tags=settings.tags,
+            limit=settings.limit,
+            variables=variables.from_user(settings.extra_vars),
+        )
+        cache = settings.cache_dir / "deepops"
+        if self._checkout is None:
+            repository = settings.repository
+            if settings.upgrade_from:
+                repository = upgrade.repository_of(self._own) or repository
+            self._checkout = finding.find(self.source, cache=cache, repository=repository)
+        if wish.limit:
+            config.refuse_limit(wish.limit, self._checkout.tree, spec.nodes, facts.GROUPS)
+        return driving.drivings(self._checkout, wish, some, spec.deployment, cache)
+
+    @property
+    def scope_then(self) -> Scope:
+        """What is on the cluster after an upgrade. Raises UsageProblem."""
+        return self.scope.joined(self._then.scope) if self._then else self.scope
+
+    @property
+    def scope(self) -> Scope:
+        """What of DeepOps is on the cluster once this run has deployed, as far as that is known;
+        existing hosts may have all of it. Raises UsageProblem."""
+        from deepops_fixtures.deepops.scope import Scope
+
+        if self._spec is None or self.source == "none":
+            return Scope()
+        there = pieces_there(self._settings)
+        found = [
+            Scope(frozenset(there[part])) if part in there else Scope()
+            for part in deployed(self._settings)
+            if part in self.parts
+        ]
+        applied = [source for source in self.sources() if source.part not in there]
+        if self._settings.attach:
+            gone = deployed(self._settings)
+            applied = [source for source in applied if source.part not in gone]
+        found += [source.driving.scope if source.driving else Scope() for source in applied]
+        return functools.reduce(Scope.joined, found) if found else Scope()
 
 
 def new_run_dir(settings: Settings, label: str = "") -> Path:

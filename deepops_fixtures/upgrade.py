@@ -39,9 +39,6 @@ def refuse(settings: Settings, *, workers: bool) -> None:
     if settings.inventory or settings.attach:
         why = "it deploys to a cluster of its own, from the start"
         hint = "leave out --deepops-inventory and --deepops-attach"
-    elif settings.source in _WITHOUT_REFS:
-        why = f"source '{settings.source}' has no '{settings.upgrade_from}' to start from"
-        hint = "--deepops-source PATH of a DeepOps checkout"
     elif workers:
         why = "no test may run while another process upgrades the cluster under it"
         hint = "-n 0"
@@ -49,15 +46,20 @@ def refuse(settings: Settings, *, workers: bool) -> None:
         raise UsageProblem(f"--deepops-upgrade-from cannot be done here: {why}.", hint=hint)
 
 
-def before(settings: Settings) -> Settings:
-    """Return the settings by which the first deployment finds its playbooks: the ref, of the
-    repository that the source is in. In other runs they are the same."""
-    if not settings.upgrade_from:
-        return settings
-    changed: dict[str, str] = {"source": settings.upgrade_from}
-    if "/" in settings.source or settings.source.startswith((".", "~")):
-        changed["repository"] = settings.source
-    return settings.model_copy(update=changed)
+def refuse_source(source: str, ref: str) -> None:
+    """Refuse a source that has no refs. Raises UsageProblem."""
+    if source in _WITHOUT_REFS:
+        raise UsageProblem(
+            f"--deepops-upgrade-from cannot be done here: source '{source}' has no '{ref}' to "
+            "start from.",
+            hint="--deepops-source PATH of a DeepOps checkout",
+        )
+
+
+def repository_of(source: str) -> str:
+    """Return the repository that a source is in, which is that of the ref too; '' where the source
+    is a ref itself."""
+    return source if "/" in source or source.startswith((".", "~")) else ""
 
 
 # -- which tests run when ---------------------------------------------------------------------

@@ -41,7 +41,7 @@ def settings_page() -> str:
         default = field.default
         if isinstance(default, Path) and default.is_absolute():
             default = f"~/{'.cache' if 'cache' in name else '.local/state'}/deepops-fixtures"
-        shown = f"`{default}`" if default not in (None, "") else ""
+        shown = f"`{default}`" if default not in (None, "", ()) else ""
         meaning = (field.description or "").replace("|", "\\|")
         lines.append(
             f"| `{option(name)}` | `{variable(name)}` | `{ini_key(name)}` | {shown} | {meaning} |"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,10 +47,25 @@ class Units:
     ['slurmd.service is inactive and enabled']
     """
 
+    def __init__(self, deployed: Callable[[str], bool] = lambda name: True) -> None:
+        #: Says of a unit, or of a service that has a port, whether anybody has deployed it.
+        self._deployed = deployed
+
     def expected(self, node: Node) -> list[str]:
-        """Return the units that the node's DeepOps groups ask for (facts.UNITS)."""
+        """Return the units that the node's DeepOps groups ask for (facts.UNITS), of those that are
+        deployed."""
         names = [unit for group in node.groups for unit in facts.UNITS.get(group, ())]
-        return list(dict.fromkeys(names))
+        return [name for name in dict.fromkeys(names) if self._deployed(name)]
+
+    def ports(self, node: Node) -> dict[str, int]:
+        """Return service → TCP port that the node's DeepOps groups ask for (facts.PORTS), of those
+        that are deployed."""
+        found = {
+            name: port
+            for group in node.groups
+            for name, port in facts.PORTS.get(group, {}).items()
+        }
+        return {name: port for name, port in found.items() if self._deployed(name)}
 
     def of(self, node: Node) -> list[Unit]:
         """Return the state of each expected unit, read in one command."""

@@ -13,7 +13,7 @@ import click
 from deepops_fixtures.cluster.ledger import Ledger, LedgerBook
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.live import Live, colours_wanted
-from deepops_fixtures.settings import Settings
+from deepops_fixtures.settings import Settings, several
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -24,6 +24,11 @@ def setting(name: str, short: str | None = None) -> Callable[[_F], _F]:
     words = [f"--{name.replace('_', '-')}", name] + ([short] if short else [])
     if field.annotation is bool:
         return click.option(*words, is_flag=True, default=None, help=field.description)
+    if several(name):
+        # Nothing given is no word on the matter, as for the other options.
+        return click.option(
+            *words, multiple=True, help=field.description, callback=lambda _c, _p, v: v or None
+        )
     default = "" if field.default in (None, "") else f" [default: {field.default}]"
     return click.option(*words, default=None, help=f"{field.description}{default}")
 

@@ -136,6 +136,9 @@ class Ledger(BaseModel):
     leases: list[Lease] = []
     #: The parts of DeepOps that are on it, in the order in which they are deployed.
     parts: list[str] = []
+    #: Part → the pieces of it that are there, where single playbooks were applied; a part that is
+    #: not named here is there as a whole.
+    pieces: dict[str, list[str]] = {}
     #: 'kvm' or 'tcg'.
     accelerator: str = "tcg"
     #: Node → the devices of this host that are leased for it; the lease ends when each is back.

@@ -45,7 +45,7 @@ def up_inputs(
     # An absolute path, as DEEPOPS_VAGRANT_FILE may hold, is one wherever it is joined to.
     machines = vagrant / vagrantfile()
     files = inputs.of_files(machines.parent, [machines] if machines.is_file() else [])
-    cluster = spec.model_dump(exclude={"description", "box"})
+    cluster = spec.model_dump(exclude={"description", "box", "source"})
     return {
         "box": {spec.box: box.version if box else "Vagrant's own"},
         "cluster": inputs.of_data(cluster),

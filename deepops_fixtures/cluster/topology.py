@@ -74,6 +74,11 @@ class ClusterSpec(BaseModel):
     deployment: list[Annotated[str, AfterValidator(_known_part)]] = Field(
         default=["slurm"], description="the parts it carries, in the order of their deployment"
     )
+    source: str = Field(
+        default="",
+        description="what is deployed, as for --deepops-source, which counts more: distro, none, "
+        "or a checkout of DeepOps (a path is relative to where the run starts)",
+    )
     subnet: str = Field(
         default="auto", description="'auto', or a private IPv4 /24 such as 10.86.7.0/24"
     )

@@ -56,7 +56,7 @@ FIXTURES: Final[dict[str, str]] = {
     "slurm": "slurm",
     "kubernetes": "kubernetes",
     "munge": "munge",
-    "nfs": "nfs",
+    "nfs": "nfs-server",
     "rsyslog": "rsyslog",
     "clocks": "chrony",
     "access": "plain-user",

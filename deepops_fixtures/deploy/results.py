@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,6 +48,9 @@ class TaskFailure(BaseModel):
     role: str
     task: str
     message: str
+    play: str = ""
+    #: Whether the node did not answer; it is of no more use for the rest of the run.
+    unreachable: bool = False
 
 
 class DeployResult(BaseModel):
@@ -59,6 +62,8 @@ class DeployResult(BaseModel):
     seconds: float = 0.0
     tasks: list[TaskResult] = Field(default_factory=list)
     failure: TaskFailure | None = None
+    #: Names of the plays that no host was in; Ansible skips these, and says nothing more.
+    without_hosts: list[str] = Field(default_factory=list)
     #: Whether Ansible wrote its closing statistics; without them a run counts as failed.
     finished: bool = False
     #: The parts of DeepOps that were on the cluster before; None where nobody said. Two runs of a
@@ -104,6 +109,23 @@ class DeployResult(BaseModel):
         return json.dumps(data, indent=1)
 
 
+def joined(results: Sequence[DeployResult]) -> DeployResult:
+    """Return several runs as one, in their order."""
+    if len(results) == 1:
+        return results[0]
+    return DeployResult(
+        playbook=", ".join(result.playbook for result in results),
+        source=results[0].source,
+        status=results[-1].status,
+        seconds=round(sum(result.seconds for result in results), 3),
+        tasks=[task for result in results for task in result.tasks],
+        failure=next((result.failure for result in results if result.failure), None),
+        without_hosts=[play for result in results for play in result.without_hosts],
+        finished=all(result.finished for result in results),
+        onto=results[0].onto,
+    )
+
+
 class EventReader:
     """Builds a DeployResult from Ansible's events, one at a time, in their order; files are told
     from folder ``root``."""
@@ -113,6 +135,7 @@ class EventReader:
         self._root = root
         self._by_uuid: dict[str, TaskResult] = {}
         self._begin: dict[str, float] = {}
+        self._play = ""
 
     def read(self, event: dict[str, Any], now: float) -> TaskResult | None:
         """Take an event in; return the task that just ended on its last host so far, if one
@@ -130,6 +153,12 @@ class EventReader:
             self.result.tasks.append(task)
             self._by_uuid[uuid], self._begin[uuid] = task, now
             return None
+        if kind == "playbook_on_play_start":
+            self._play = str(data.get("name") or data.get("play") or data.get("pattern") or "")
+            return None
+        if kind == "playbook_on_no_hosts_matched":
+            self.result.without_hosts.append(self._play)
+            return None
         if kind == "playbook_on_stats":
             self.result.finished = True
             return None
@@ -144,7 +173,12 @@ class EventReader:
         task.seconds = round(now - self._begin[uuid], 3)
         if status in ("failed", "unreachable") and self.result.failure is None:
             self.result.failure = TaskFailure(
-                host=host, role=task.role, task=task.task, message=_message(data.get("res", {}))
+                host=host,
+                role=task.role,
+                task=task.task,
+                message=_message(data.get("res", {})),
+                play=task.play,
+                unreachable=status == "unreachable",
             )
         return task
 

@@ -4,11 +4,9 @@ live events."""
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import queue
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,31 +18,20 @@ from ansible_runner.exceptions import AnsibleRunnerException
 from ansible_runner.interface import init_runner
 
 from deepops_fixtures.cluster.running import RunningCluster
-from deepops_fixtures.deploy.results import DeployResult, EventReader, TaskResult
+from deepops_fixtures.deploy.calls import Call, calls_of
+from deepops_fixtures.deploy.results import (
+    DeployResult,
+    EventReader,
+    TaskFailure,
+    TaskResult,
+    joined,
+)
 from deepops_fixtures.deploy.sources import PlaybookSource
 from deepops_fixtures.errors import DeployError, StepTimeout
 from deepops_fixtures.journal import Journal
 from deepops_fixtures.proc import Deadline, tail
 
 assert ansible_runner  # the package is what init_runner belongs to
-
-_SETTINGS = {
-    "ANSIBLE_PIPELINING": "1",
-    "ANSIBLE_HOST_KEY_CHECKING": "0",
-    "ANSIBLE_FORKS": "16",
-    "ANSIBLE_RETRY_FILES_ENABLED": "0",
-    "ANSIBLE_NOCOLOR": "1",
-    "ANSIBLE_GATHERING": "explicit",
-    "ANSIBLE_CACHE_PLUGIN": "memory",
-    "ANSIBLE_DEPRECATION_WARNINGS": "0",
-    "ANSIBLE_LOCALHOST_WARNING": "0",
-    "ANSIBLE_TIMEOUT": "60",
-}
-
-
-#: Seconds and times that Mitogen asks a silent node whether it lives; it would take five minutes
-#: to find one dead.
-_KEEPALIVE = {"mitogen_ssh_keepalive_interval": 15, "mitogen_ssh_keepalive_count": 4}
 
 
 class Deployment:
@@ -74,18 +61,23 @@ class Deployment:
         self.onto = list(onto) if onto is not None else None
 
     def apply(self, seconds: float, *, what: str = "deploying") -> DeployResult:
-        """Run the playbook once. Raises DeployError naming host, role and task, or StepTimeout."""
+        """Run the playbooks once, one after the other. Raises DeployError naming host, role and
+        task, or StepTimeout."""
+        deadline = Deadline.after(seconds)
+        calls = calls_of(self.source, self.cluster, self.folder.parent, self.scratch)
+        results = [self._apply(call, deadline, what) for call in calls]
+        return joined(results)
+
+    def _apply(self, call: Call, deadline: Deadline, what: str) -> DeployResult:
         number = len(list(self.folder.glob("[0-9]*"))) + 1
         folder = self.folder / str(number)
         folder.mkdir(parents=True)
-        result = DeployResult(
-            playbook=self.source.playbook.name, source=self.source.name, onto=self.onto
-        )
-        label = f"{what} with {self.source.playbook.name}"
+        result = DeployResult(playbook=call.name, source=self.source.name, onto=self.onto)
+        label = f"{what} with {call.name}"
         try:
             with self.journal.step("deploy", label, detail=str(folder / "stdout.log")):
-                self._run(folder, result, Deadline.after(seconds))
-                self._judge(folder, result)
+                self._run(call, folder, result, deadline)
+                self._judge(call, folder, result)
         finally:
             (folder / "result.json").write_text(result.as_json())
         return result
@@ -97,7 +89,7 @@ class Deployment:
         lines = result.changes
         if lines:
             raise DeployError(
-                f"The second run of {self.source.playbook.name} changed something in "
+                f"The second run of {result.playbook} changed something in "
                 f"{len(lines)} task{'s' if len(lines) > 1 else ''}.",
                 detail="\n".join(lines),
                 hint="make these tasks idempotent (creates:, changed_when:, a module)",
@@ -106,12 +98,12 @@ class Deployment:
 
     # -- one run ----------------------------------------------------------------------------
 
-    def _run(self, folder: Path, result: DeployResult, deadline: Deadline) -> None:
+    def _run(self, call: Call, folder: Path, result: DeployResult, deadline: Deadline) -> None:
         events: queue.Queue[dict[str, Any]] = queue.Queue()
         stop = threading.Event()
-        runner = self._prepare(folder, events.put, stop.is_set)
+        runner = self._prepare(call, folder, events.put, stop.is_set)
         thread = threading.Thread(target=_quietly, args=(runner, events), daemon=True)
-        reader = EventReader(result, self.source.playbook.parent)
+        reader = EventReader(result, call.folder or call.playbook.parent)
         begin = time.monotonic()
         thread.start()
         try:
@@ -135,30 +127,24 @@ class Deployment:
 
     def _prepare(
         self,
+        call: Call,
         folder: Path,
         handler: Callable[[dict[str, Any]], None],
         cancelled: Callable[[], bool],
     ) -> Any:
         private = folder / "private"
         private.mkdir(mode=0o700)
-        ssh_args = f"-F {self.cluster.ssh_config}" if self.cluster.ssh_config else ""
-        ours = {**_SETTINGS, **self.marks}
-        # Our own Ansible, also when the virtual environment was not activated.
-        ours["PATH"] = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
-        if ssh_args:
-            ours["ANSIBLE_SSH_ARGS"] = ssh_args
-        if self.scratch:
-            self.scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
-            ours |= {"TMPDIR": str(self.scratch), "ANSIBLE_LOCAL_TEMP": str(self.scratch)}
-        ours.update(_fast_strategy())
-        # The ansible.cfg of whatever folder we stand in must not decide anything.
-        ours["ANSIBLE_CONFIG"] = str(self.source.playbook.parent / "ansible.cfg")
+        ours = {**call.environment, **self.marks}
         runner = init_runner(
             private_data_dir=str(private),
-            playbook=str(self.source.playbook),
-            inventory=str(self.cluster.inventory),
+            project_dir=str(call.folder or private / "project"),
+            fact_cache=str(call.facts) if call.facts else None,
+            playbook=str(call.playbook),
+            inventory=str(call.inventory),
             envvars=ours,
-            extravars={**_KEEPALIVE, **self.source.extra_vars},
+            extravars=dict(call.variables),
+            tags=call.tags or None,
+            limit=call.limit or None,
             ident="run",
             quiet=True,
             event_handler=_hand_on(handler),
@@ -185,13 +171,14 @@ class Deployment:
         if ended and ended[-1].hosts:
             _announce(self.journal, ended[-1])
 
-    def _judge(self, folder: Path, result: DeployResult) -> None:
+    def _judge(self, call: Call, folder: Path, result: DeployResult) -> None:
         failure = result.failure
         log = folder / "stdout.log"
         if failure and (result.status != "successful"):
             where = f"role '{failure.role}', task" if failure.role else "task"
+            lost = "lost" if failure.unreachable else "failed on"
             raise DeployError(
-                f"Deploying failed on '{failure.host}' in {where} '{failure.task}': "
+                f"Deploying {lost} '{failure.host}' in {where} '{failure.task}'{_of(failure)}: "
                 f"{failure.message.splitlines()[0]}",
                 detail=failure.message,
                 hint=f"read {log}; then: deepops-virtual ssh {self.cluster.name} {failure.host}",
@@ -204,24 +191,26 @@ class Deployment:
             )
         if not any(task.hosts for task in result.tasks):
             raise DeployError(
-                "Ansible ran and did nothing: no task reached any host.",
+                f"Ansible ran {call.name} and did nothing: no task reached any host.",
                 detail=tail(log),
-                hint=f"check the groups of {self.cluster.inventory}",
+                hint=f"check the groups of {call.inventory}"
+                + (f", and the limit '{call.limit}'" if call.limit else "")
+                + (f", and the tags '{call.tags}'" if call.tags else ""),
+            )
+        empty = [play for play in result.without_hosts if play not in call.may_be_empty]
+        if empty and call.every_play_has_hosts:
+            plays = ", ".join(f"'{play}'" for play in empty)
+            raise DeployError(
+                f"No host was in {len(empty)} play{'s' if len(empty) > 1 else ''} of {call.name}: "
+                f"{plays}.",
+                detail=tail(log),
+                hint=f"check the groups of {call.inventory}; a variable may name them: "
+                "--deepops-extra-vars hostlist=GROUP; or say who is meant: --deepops-limit",
             )
 
 
-def _fast_strategy() -> dict[str, str]:
-    """Return the settings that keep one interpreter a node alive through the playbook, when
-    Mitogen is installed.
-
-    Starting Python for every task is what Ansible spends most of its time on where nodes are
-    emulated.
-    """
-    spec = importlib.util.find_spec("ansible_mitogen")
-    if spec is None or not spec.submodule_search_locations:
-        return {}
-    plugins = Path(spec.submodule_search_locations[0]) / "plugins" / "strategy"
-    return {"ANSIBLE_STRATEGY_PLUGINS": str(plugins), "ANSIBLE_STRATEGY": "mitogen_linear"}
+def _of(failure: TaskFailure) -> str:
+    return f" of play '{failure.play}'" if failure.play else ""
 
 
 def _announce(journal: Journal, task: TaskResult) -> None:

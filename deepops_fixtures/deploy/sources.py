@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from deepops_fixtures import facts, inputs, resources
+from deepops_fixtures.deepops.driving import Driving
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.inputs import Inputs
 from deepops_fixtures.parts import ordered
+
+#: The sources that are no checkout of DeepOps.
+OURS = ("distro", "none")
 
 
 @dataclass(frozen=True)
@@ -24,17 +28,28 @@ class PlaybookSource:
     extra_vars: dict[str, Any] = field(default_factory=dict)
     #: What it puts on a cluster: one of ``facts.PARTS``.
     part: str = "slurm"
+    #: How a checkout of DeepOps is driven; None for our own playbooks.
+    driving: Driving | None = None
 
     @property
     def revision(self) -> str:
-        """Hash of everything below the playbook's folder: two runs of one revision ran the same
-        content."""
+        """Hash of everything below the playbook's folder, or of the whole checkout: two runs of
+        one revision ran the same content."""
+        if self.driving:
+            return inputs.key({"checkout": self.driving.checkout.inputs()})[:12]
         return inputs.key({"playbooks": inputs.of_tree(self.playbook.parent)})[:12]
 
     def inputs(self) -> Inputs:
         """Return what decides how a cluster looks after this playbook: every file beside it,
         committed or not, its variables, Ansible, and the code that runs it."""
         package = Path(__file__).resolve().parents[1]
+        if self.driving:
+            code = [*(package / "deploy").glob("*.py"), *(package / "deepops").glob("*.py")]
+            return {
+                **self.driving.inputs(),
+                "tools": {"ansible-runner": _version("ansible-runner")},
+                "harness": inputs.of_files(package, code),
+            }
         tools = ("ansible-core", "ansible-runner", "mitogen")
         return {
             "playbooks": inputs.of_tree(self.playbook.parent),
@@ -56,8 +71,24 @@ def inputs_of(sources: Iterable[PlaybookSource]) -> Inputs:
 
 def told(sources: Sequence[PlaybookSource]) -> str:
     """Return the playbooks in words, 'a.yml and b.yml (distro)'; '' for none."""
-    playbooks = " and ".join(source.playbook.name for source in sources)
-    return f"{playbooks} ({sources[0].name})" if sources else ""
+    names = []
+    for source in sources:
+        named = source.driving.named if source.driving else (Path(source.playbook.name),)
+        names += [str(path) for path in named]
+    return f"{' and '.join(names)} ({sources[0].name})" if sources else ""
+
+
+def of_checkout(drivings: Iterable[Driving]) -> tuple[PlaybookSource, ...]:
+    """Return the sources that deploy a checkout of DeepOps, part by part."""
+    return tuple(
+        PlaybookSource(
+            name=driving.checkout.told,
+            playbook=driving.checkout.tree / driving.named[0],
+            part=driving.part,
+            driving=driving,
+        )
+        for driving in drivings
+    )
 
 
 def _version(name: str) -> str:
@@ -86,7 +117,7 @@ def find(
         if name != "distro" or not playbook.is_file():
             raise UsageProblem(
                 f"There is no playbook for part '{part}' from source '{name}'.",
-                hint="choose --deepops-source distro or none",
+                hint="--deepops-source distro, none, or a checkout of DeepOps",
             )
         by_then = list(ordered([*parts[:number], *there]))
         found.append(

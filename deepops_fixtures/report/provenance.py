@@ -86,6 +86,7 @@ def collect(
     facts = {
         "harness": f"deepops-fixtures {__version__} {commit_of(resources.root())}".strip(),
         "deployed": f"{told(sources)}, content {sources[0].revision}" if sources else "nothing",
+        "DeepOps": _checkout(sources),
         "instance": instance,
         "cluster": origin,
         "box": box,
@@ -105,6 +106,13 @@ def collect(
         "host": _host(),
     }
     return {key: value for key, value in facts.items() if value}
+
+
+def _checkout(sources: Sequence[PlaybookSource]) -> str:
+    """Return the checkout, and for each part the Ansible and what it was applied with."""
+    drivings = [source.driving for source in sources if source.driving]
+    words = [drivings[0].checkout.provenance] if drivings else []
+    return "; ".join([*words, *(driving.told for driving in drivings)])
 
 
 def _devices(running: RunningCluster | None) -> str:

@@ -22,6 +22,7 @@ def test_munge_key_is_the_same_on_every_node(deepops: Nodes, munge: Munge):
     )
 
 
+@pytest.mark.piece("munge")
 @pytest.mark.nodes("slurm-cluster")
 def test_munge_key_can_be_read_by_munge_alone(node: Node):
     key = node.host.file("/etc/munge/munge.key")

@@ -26,6 +26,7 @@ def members(nodes: Nodes) -> list[Node]:
     return [node for node in nodes if groups & set(node.groups)]
 
 
+@pytest.mark.piece("hosts")
 @pytest.mark.nodes("slurm-cluster", "k8s_cluster")
 def test_the_node_resolves_every_node_to_its_cluster_address(node: Node, deepops: Nodes):
     wrong = []
@@ -52,6 +53,7 @@ def test_the_clocks_of_all_nodes_agree(deepops: Nodes, clocks: Clocks):
     )
 
 
+@pytest.mark.piece("chrony")
 @pytest.mark.nodes("slurm-cluster", "k8s_cluster")
 def test_the_clock_of_the_node_follows_a_source(node: Node):
     def tracking() -> Tracking:
@@ -71,6 +73,7 @@ def test_the_clock_of_the_node_follows_a_source(node: Node):
     )
 
 
+@pytest.mark.piece("slurm", "plain-user")
 def test_users_of_the_services_have_one_number_on_every_node(deepops: Nodes):
     if not deepops.group("slurm-cluster"):
         pytest.skip("the cluster has no Slurm, and so no users of its services")

@@ -11,11 +11,13 @@ from deepops_fixtures.cluster.running import Node, Nodes
 pytestmark = pytest.mark.services
 
 
+@pytest.mark.piece("nfs-server")
 def test_home_and_sw_are_exported(nfs: Nfs):
     missing = sorted(set(facts.NFS_EXPORTS) - nfs.exported())
     assert not missing, f"{nfs.nodes.nfs_server.name} does not export {', '.join(missing)}"
 
 
+@pytest.mark.piece("nfs")
 @pytest.mark.nodes("slurm-cluster")
 def test_home_and_sw_are_mounted_from_the_server(node: Node, nfs: Nfs):
     if node.name == nfs.nodes.nfs_server.name:
@@ -30,6 +32,7 @@ def test_home_and_sw_are_mounted_from_the_server(node: Node, nfs: Nfs):
     assert not wrong, f"{node.name} has mounted {wrong}, expected {expected}"
 
 
+@pytest.mark.piece("nfs")
 def test_a_file_written_on_one_node_is_read_on_every_other(nfs: Nfs, deepops: Nodes):
     blind = [
         text
@@ -40,6 +43,7 @@ def test_a_file_written_on_one_node_is_read_on_every_other(nfs: Nfs, deepops: No
     assert not blind, "\n".join(blind)
 
 
+@pytest.mark.piece("nfs")
 @pytest.mark.destructive
 def test_files_survive_a_restart_of_the_nfs_server(deepops: Nodes, nfs: Nfs):
     word = secrets.token_hex(8)

@@ -2,7 +2,6 @@
 
 import pytest
 
-from deepops_fixtures import facts
 from deepops_fixtures.checks import Units
 from deepops_fixtures.cluster.running import Node
 
@@ -10,6 +9,8 @@ pytestmark = [pytest.mark.services, pytest.mark.nodes("slurm-cluster", "k8s_clus
 
 
 def test_every_service_of_the_node_runs_and_comes_back_after_a_reboot(node: Node, units: Units):
+    if not units.expected(node):
+        pytest.skip("no playbook of this run deploys a service of this node")
     bad = [unit for unit in units.of(node) if not unit.good]
     evidence = "\n".join(units.why(node, unit) for unit in bad)
     assert not bad, f"{node.name}: {'; '.join(map(str, bad))}\n{evidence}"
@@ -19,8 +20,7 @@ def test_every_service_of_the_node_listens_on_its_port(node: Node, units: Units)
     listening = units.listening(node)
     silent = [
         f"{service} ({port}/tcp)"
-        for group in node.groups
-        for service, port in facts.PORTS.get(group, {}).items()
+        for service, port in units.ports(node).items()
         if port not in listening
     ]
     assert not silent, f"{node.name}: nothing listens for {', '.join(silent)}"

@@ -108,6 +108,7 @@ def test_a_job_sees_only_the_cpus_it_asked_for(working_slurm: Slurm):
     )
 
 
+@pytest.mark.piece("mpi-program")
 def test_mpi_ranks_on_all_nodes_talk_over_pmix(working_slurm: Slurm):
     nodes = working_slurm.cluster.slurm_nodes
     ranks = max(2, len(nodes))

@@ -6,11 +6,11 @@ import pytest
 #: A cluster that is there at once; each deployment is noted.
 FAKES = """
 import json
-from deepops_fixtures import rehearsal, upgrade
+from deepops_fixtures import rehearsal, subject, upgrade
 from deepops_fixtures.cluster.running import NodeData, RunningCluster
 
-upgrade.before = lambda settings: settings
-{refuse}
+subject.Chosen.source = "distro"
+upgrade.refuse_source = lambda *_: None
 
 def up(self):
     (self.run_dir / "stages").mkdir(parents=True, exist_ok=True)
@@ -75,8 +75,7 @@ def upgrade(run, pytester):
     'order' then."""
 
     def upgrade(*arguments, breaks=False, outcome="pass"):
-        refuse = "upgrade.refuse = lambda settings, workers: None"
-        pytester.makeconftest(FAKES.replace("{refuse}", refuse).replace("{outcome}", outcome))
+        pytester.makeconftest(FAKES.replace("{outcome}", outcome))
         pytester.makepyfile(TESTS.replace("BREAKS", str(breaks)))
         cluster = pytester.makefile(".yml", mine=CLUSTER)
         options = ("--deepops-cluster", cluster, "--deepops-upgrade-from", "26.05")
@@ -122,10 +121,19 @@ def test_an_upgrade_that_fails_is_told_once_and_the_rest_is_skipped(upgrade):
     result.stdout.fnmatch_lines(["*The cluster could not be upgraded: It failed.*"])
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "xdist"])
-def test_a_source_without_refs_is_refused_before_anything_is_created(run, pytester, workers):
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "source 'distro' has no '26.05' to start from"),
+        (("-n", "2"), "no test may run while another process upgrades the cluster under it"),
+    ],
+    ids=["distro", "xdist"],
+)
+def test_what_cannot_be_upgraded_is_refused_before_anything_is_created(
+    run, pytester, arguments, said
+):
     pytester.makepyfile("def test_it(deepops): ...")
-    result = run("--deepops-upgrade-from", "26.05", *workers)
+    result = run("--deepops-upgrade-from", "26.05", *arguments)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert "source 'distro' has no '26.05' to start from" in result.stderr.str()
+    assert said in result.stderr.str()
     assert not (pytester.path / "reports").exists()

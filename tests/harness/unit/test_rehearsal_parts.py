@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from deepops_fixtures import applying, rehearsal, reuse, upgrade
+from deepops_fixtures import applying, rehearsal, reuse, subject, upgrade
 from deepops_fixtures.cluster import restoring, taking
 from deepops_fixtures.cluster.running import RunningCluster
 from deepops_fixtures.deploy import sources
@@ -302,7 +302,8 @@ def test_a_process_that_knows_no_tests_reads_the_parts_from_the_runs_folder(host
 @pytest.fixture
 def upgrading(host, monkeypatch):
     """Return a run that upgrades; both of its sources are the distribution's playbooks."""
-    monkeypatch.setattr(upgrade, "before", lambda settings: settings)
+    monkeypatch.setattr(subject.Chosen, "source", "distro")
+    monkeypatch.setattr(upgrade, "refuse_source", lambda *_: None)
     return lambda **settings: host.rehearse(["slurm"], upgrade_from="26.05", **settings)
 
 

@@ -90,7 +90,8 @@ class Ours:
     """What ``changed`` asks of a session."""
 
     def __init__(self, **changes: object) -> None:
-        self.settings = Settings.load({}).model_copy(update=changes)
+        self.settings = Settings.load(changes)
+        self.spec = None
 
 
 def test_a_run_that_is_about_no_change_looks_at_none():
@@ -101,6 +102,7 @@ def test_a_run_that_is_about_no_change_looks_at_none():
     ("settings", "said"),
     [
         ({"changed_since": "main", "source": "distro"}, "source 'distro' is none"),
+        ({"changed_since": "main"}, "source 'distro' is none"),
         ({"changed_since": "main", "source": "26.05"}, "source '26.05' is none"),
         ({"changed_only": True}, "--deepops-changed-only does not say since when"),
     ],

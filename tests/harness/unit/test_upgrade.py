@@ -3,15 +3,17 @@
 import pytest
 
 from deepops_fixtures import upgrade
+from deepops_fixtures.cluster import topology
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.records import CheckOutcome
 from deepops_fixtures.report import remarks
 from deepops_fixtures.settings import Settings
+from deepops_fixtures.subject import Chosen
+from tests.harness.unit.checkouts import Branch
 
 
 def settings(**changes: object) -> Settings:
-    # As they are once a source may be a path.
-    return Settings.load({}).model_copy(update={"upgrade_from": "26.05", **changes})
+    return Settings.load({"upgrade_from": "26.05", **changes})
 
 
 @pytest.mark.parametrize(
@@ -19,8 +21,6 @@ def settings(**changes: object) -> Settings:
     [
         ({"source": "/deepops", "attach": "mine"}, False, "a cluster of its own, from the start"),
         ({"source": "/deepops", "inventory": "/h.ini"}, False, "a cluster of its own"),
-        ({"source": "distro"}, False, "source 'distro' has no '26.05' to start from"),
-        ({"source": "none"}, False, "source 'none' has no '26.05' to start from"),
         ({"source": "/deepops"}, True, "no test may run while another process upgrades"),
     ],
 )
@@ -35,19 +35,65 @@ def test_other_runs_are_not_refused():
     upgrade.refuse(settings(source="/deepops"), workers=False)
 
 
-@pytest.mark.parametrize(
-    ("source", "first"),
-    [
-        ("/home/me/deepops", ("26.05", "/home/me/deepops")),
-        ("./deepops", ("26.05", "./deepops")),
-        ("https://github.com/me/deepops@fix", ("26.05", "https://github.com/me/deepops@fix")),
-        ("feature", ("26.05", None)),
-    ],
-)
-def test_the_first_deployment_is_the_ref_of_the_same_repository(source, first):
-    found = upgrade.before(settings(source=source))
-    assert (found.source, vars(found).get("repository")) == first
-    assert upgrade.before(settings(source=source, upgrade_from="")).source == source
+@pytest.mark.parametrize("source", ["distro", "none"])
+def test_a_source_without_refs_is_refused(source):
+    with pytest.raises(UsageProblem, match=f"source '{source}' has no '26.05' to start from"):
+        upgrade.refuse_source(source, "26.05")
+
+
+@pytest.fixture
+def branch(tmp_path):
+    """A checkout with a commit on top of main, in its user's hands."""
+    made = Branch(tmp_path / "deepops")
+    made.touch("roles/lmod/tasks/main.yml")
+    made.commit()
+    made.touch("ansible.cfg")
+    return made
+
+
+def chosen(tmp_path, source: str, **changes: object) -> Chosen:
+    made = settings(source=source, cache_dir=tmp_path / "cache", parts="slurm", **changes)
+    return Chosen(made, topology.load("debian"), tmp_path / "run")
+
+
+def test_the_ref_comes_first_and_then_the_users_tree(branch, tmp_path):
+    found = chosen(tmp_path, str(branch.tree), upgrade_from="main")
+    [first], [then] = found.sources(), found.upgrade()
+    assert first.driving.checkout.commit == branch.git("rev-parse", "main")
+    assert first.driving.checkout.dirty == ()
+    assert then.driving.checkout.tree == branch.tree
+    assert then.driving.checkout.dirty == ("ansible.cfg",)
+    assert first.inputs() != then.inputs()
+
+
+def test_of_a_url_the_ref_of_the_same_repository_comes_first(branch, tmp_path):
+    found = chosen(tmp_path, f"file://{branch.tree}@feature", upgrade_from="main")
+    commits = [each.driving.checkout.commit for each in (*found.sources(), *found.upgrade())]
+    assert commits == [branch.git("rev-parse", name) for name in ("main", "feature")]
+
+
+def test_a_ref_of_the_repository_may_be_upgraded_to(branch, tmp_path):
+    found = chosen(tmp_path, "feature", repository=str(branch.tree), upgrade_from="main")
+    commits = [each.driving.checkout.commit for each in (*found.sources(), *found.upgrade())]
+    assert commits == [branch.git("rev-parse", name) for name in ("main", "feature")]
+
+
+def test_other_runs_have_nothing_on_top(branch, tmp_path):
+    found = chosen(tmp_path, str(branch.tree), upgrade_from="")
+    assert len(found.sources()) == 1
+    assert found.upgrade() == ()
+    assert found.scope_then == found.scope
+
+
+def test_what_an_upgrade_brings_is_checked_after_it_alone(branch, tmp_path):
+    playbook = ("playbooks/new.yml",)
+    branch.write("playbooks/new.yml", "- hosts: all\n  roles: [lmod]\n")
+    branch.commit()
+    branch.git("tag", "old")
+    branch.write("playbooks/new.yml", "- hosts: all\n  roles: [lmod, deepops_chrony]\n")
+    found = chosen(tmp_path, str(branch.tree), upgrade_from="old", playbook=playbook)
+    assert not found.scope.has("chrony")
+    assert found.scope_then.has("chrony")
 
 
 @pytest.mark.parametrize(
