@@ -28,8 +28,9 @@ def cluster(ours: Session) -> list[str]:
     """Return the lines about a cluster that a test needs: its nodes, what is deployed, the
     accelerator and why. Raises UsageProblem."""
     settings = ours.settings
+    change = ours.change.lines() if ours.change else []
     if settings.inventory or settings.attach:
-        return []
+        return change
     from deepops_fixtures.cluster.accelerator import choose_accelerator
 
     spec = ours.spec
@@ -39,7 +40,7 @@ def cluster(ours: Session) -> list[str]:
         lines.append(f"accelerator: {choose_accelerator(settings)}")
     except UsageProblem as error:
         lines.append(f"accelerator: {error.message}")
-    return lines + (ours.change.lines() if ours.change else [])
+    return lines + change
 
 
 def _deployed(ours: Session) -> str:

@@ -125,7 +125,7 @@ def _node_of(item: pytest.Item) -> str:
 
 def _journals(ours: Session, names: list[str], since: float) -> dict[str, str]:
     """Return the nodes' journals from when the test began; a node that does not answer says so."""
-    nodes = _running_nodes(ours)
+    nodes = running_nodes(ours)
     logs = {}
     for name in names:
         if nodes is not None and name in [node.name for node in nodes]:
@@ -145,7 +145,9 @@ def _running(ours: Session) -> RunningCluster | None:
     return None
 
 
-def _running_nodes(ours: Session) -> Nodes | None:
+def running_nodes(ours: Session) -> Nodes | None:
+    """Return the nodes of the run's cluster, their commands not recorded; None where none came
+    up."""
     from deepops_fixtures.cluster.running import Nodes
 
     running = _running(ours)
@@ -203,7 +205,7 @@ def collect_bundle(ours: Session) -> None:
     from deepops_fixtures.report import bundle
 
     failed = ours.rehearsal.stages.failure() is not None or any(o.bad for o in ours.outcomes)
-    nodes = _running_nodes(ours)
+    nodes = running_nodes(ours)
     if not failed:
         return
     if nodes is not None and len(nodes):
@@ -217,7 +219,7 @@ def collect_bundle(ours: Session) -> None:
 
 def learn_versions(ours: Session) -> None:
     """Ask the cluster what runs on it, while it lives."""
-    nodes = _running_nodes(ours)
+    nodes = running_nodes(ours)
     if nodes is None or not nodes.group("slurm-master"):
         return
     script = "sinfo --version; . /etc/os-release; echo $PRETTY_NAME, Linux $(uname -r)"

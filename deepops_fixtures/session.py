@@ -107,9 +107,9 @@ class Session:
         return self.rehearsal.sources()
 
     def read_request(self) -> None:
-        """Refuse a cluster that is not there, and a part that it does not carry, for a process
-        that collects no tests. Raises UsageProblem."""
-        _known = self.spec, self.sources
+        """Refuse a cluster that is not there, a part that it does not carry, and a change that
+        cannot be looked at, for a process that collects no tests. Raises UsageProblem."""
+        _known = self.spec, self.sources, self.change and self.change.selection
 
     @cached_property
     def rehearsal(self) -> Rehearsal:

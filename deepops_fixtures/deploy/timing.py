@@ -197,7 +197,9 @@ def deployments(run_dir: Path) -> list[Deployed]:
     for folder in sorted(folders, key=lambda path: (len(path.name), path.name)):
         with suppress(OSError, ValueError):
             result = DeployResult.model_validate_json((folder / "result.json").read_text())
-            ours = {"source": result.source, "playbook": result.playbook, "onto": result.onto}
+            # A checkout is called 'DeepOps COMMIT (BRANCH)': its commits are what is compared.
+            kind = result.source.split(" ")[0]
+            ours = {"source": kind, "playbook": result.playbook, "onto": result.onto}
             found.append(
                 Deployed(
                     run=run_dir.name,

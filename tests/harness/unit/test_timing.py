@@ -128,6 +128,12 @@ def test_a_run_that_had_something_else_to_do_is_no_measure(keep, changes):
     assert other.base == older.name
 
 
+def test_one_commit_of_a_checkout_is_compared_with_another(keep):
+    keep("20260101-000000-tiny", SLURM, source="DeepOps 3957a42f0c1d (master)")
+    this = keep("20260102-000000-tiny", SLURM, source="DeepOps 81c0 (fix) + 2 changed files")
+    assert len(timing.against_earlier(this)) == 1
+
+
 def test_the_newest_earlier_run_counts_and_never_a_later_one(keep):
     keep("20260101-000000-tiny", SLURM)
     newer = keep("20260102-000000-tiny", SLURM, start="checkpoint")
