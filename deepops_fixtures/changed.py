@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from deepops_fixtures import parts
 from deepops_fixtures.errors import UsageProblem
-from deepops_fixtures.session import Session, needs_cluster
+from deepops_fixtures.session import Session, needs_cluster, runs_on_cluster
 
 if TYPE_CHECKING:
     import pytest
@@ -33,9 +33,12 @@ _FILES = 6
 class Change:
     """What has changed in the checkout that the run is about, and which checks belong to it."""
 
-    def __init__(self, tree: Path, ref: str, *, only: bool) -> None:
+    def __init__(
+        self, tree: Path, ref: str, *, only: bool, about: Callable[[], parts.Parts]
+    ) -> None:
         self._tree = tree
         self._ref = ref
+        self._about = about
         self.only = only
 
     @cached_property
@@ -46,11 +49,15 @@ class Change:
         return impact.of(changes.since(self._tree, self._ref))
 
     @cached_property
-    def selection(self) -> Selection:
-        """The checks that belong to it. Raises UsageProblem."""
+    def _all(self) -> Selection:
         from deepops_fixtures.deepops import selection
 
         return selection.of(self.impact, self._tree)
+
+    @property
+    def selection(self) -> Selection:
+        """The checks of this run that belong to it. Raises UsageProblem."""
+        return self._all.within(self._about())
 
     def asks_for(self, item: pytest.Item) -> bool:
         """Return whether a test belongs to the change; those without the cluster always do."""
@@ -89,7 +96,12 @@ def of_run(ours: Session) -> Change | None:
             "is none.",
             hint="--deepops-source PATH of your checkout",
         )
-    return Change(tree.absolute(), settings.changed_since, only=settings.changed_only)
+    return Change(
+        tree.absolute(),
+        settings.changed_since,
+        only=settings.changed_only,
+        about=lambda: ours.rehearsal.chosen.parts,
+    )
 
 
 def arrange(
@@ -101,6 +113,10 @@ def arrange(
 ) -> None:
     """Put the tests that the change asks for before the others of their turn, or leave the others
     out. Raises UsageProblem."""
+    wanted = [item for item in items if runs_on_cluster(item)]
+    if wanted:
+        # Which parts the run is about is known by its tests.
+        ours.look_at(wanted)
     asked = {item for item in items if change.asks_for(item)}
     if not change.only:
         items.sort(key=lambda item: (turn(item), item not in asked))

@@ -33,6 +33,16 @@ class Selection(BaseModel):
     parts: dict[str, str] = {}
     #: Piece → the changed file for which it is.
     pieces: dict[str, str] = {}
+    #: Whole part that the run is not about → the changed file that reaches it.
+    elsewhere: dict[str, str] = {}
+
+    def within(self, parts: Collection[str]) -> Selection:
+        """Return what is left of it in a run of these parts; all where the run knows of none."""
+        if not parts:
+            return self
+        inside = {part: path for part, path in self.parts.items() if part in parts}
+        outside = {part: path for part, path in self.parts.items() if part not in parts}
+        return self.model_copy(update={"parts": inside, "elsewhere": outside})
 
     def has(self, pieces: Collection[str], parts: Collection[str]) -> bool:
         """Return whether a check belongs that is about these pieces and names these parts; one
@@ -58,7 +68,9 @@ class Selection(BaseModel):
             if piece in scope.PIECES and piece not in self.parts:
                 titles.setdefault(path, []).append(scope.PIECES[piece])
         words += [f"{' and '.join(named)} ({path})" for path, named in titles.items()]
-        return f"checks of {', '.join(words)}" if words else "no check belongs to that"
+        told = f"checks of {', '.join(words)}" if words else "no check belongs to that"
+        outside = [f"{part} ({path})" for part, path in self.elsewhere.items()]
+        return f"{told}; not in this run: {', '.join(outside)}" if outside else told
 
 
 def of(impact: Impact, root: Path) -> Selection:

@@ -1,5 +1,7 @@
 """Which checks belong to a change of a DeepOps checkout."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from deepops_fixtures import changed
@@ -83,6 +85,18 @@ def test_it_is_told_which_checks_belong_and_for_which_file():
     assert Selection().told == "no check belongs to that"
 
 
+def test_a_part_that_the_run_is_not_about_asks_for_no_check(branch):
+    chosen = Selection(parts={"slurm": SLURM, "kubernetes": "scripts/x"})
+    within = chosen.within(["slurm"])
+    told = f"checks of all of slurm ({SLURM}); not in this run: kubernetes (scripts/x)"
+    assert within.told == told
+    assert chosen.within(["kubernetes"]).has({"munge"}, ())
+    only = Selection(parts={"kubernetes": "scripts/x"}).within(["slurm"])
+    assert not only.has({"munge"}, ())
+    assert not only.has((), ())
+    assert chosen.within(()) == chosen
+
+
 # -- a run ----------------------------------------------------------------------------------
 
 
@@ -92,6 +106,7 @@ class Ours:
     def __init__(self, **changes: object) -> None:
         self.settings = Settings.load(changes)
         self.spec = None
+        self.rehearsal = SimpleNamespace(chosen=SimpleNamespace(parts=()))
 
 
 def test_a_run_that_is_about_no_change_looks_at_none():
