@@ -41,15 +41,20 @@ class Applying:
         the binaries of Kubernetes takes both minutes and processors, and a checkout's Ansible may
         not be had at all. Raises ArtifactError, UsageProblem.
         """
-        for source in sources:
-            if source.driving:
-                source.driving.prepare(self._journal)
+        self.prepare_checkout(sources)
         found = {}
         parts = [source.part for source in sources if not source.driving]
         for name in artifacts.needed(parts, False, box):
             path = Artifact(name, self._settings.cache_dir).ensure(self._journal)
             found[artifacts.VARIABLES[name]] = str(path)
         return found
+
+    def prepare_checkout(self, sources: Sequence[PlaybookSource]) -> None:
+        """Have Ansible there, and what of Galaxy a checkout's playbooks need; refuse what cannot
+        be had. Raises ArtifactError, UsageProblem."""
+        for source in sources:
+            if source.driving:
+                source.driving.prepare(self._journal)
 
     def there(self, running: RunningCluster) -> Parts:
         """Return the parts that are on a cluster."""

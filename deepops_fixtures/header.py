@@ -36,6 +36,8 @@ def cluster(ours: Session) -> list[str]:
     spec = ours.spec
     assert spec is not None
     lines = [f"cluster '{spec.name}': {', '.join(spec.nodes)}; {_deployed(ours)}"]
+    drivings = [source.driving for source in ours.sources if source.driving]
+    lines += [f"DeepOps: {drivings[0].checkout.provenance}"] if drivings else []
     try:
         lines.append(f"accelerator: {choose_accelerator(settings)}")
     except UsageProblem as error:

@@ -261,6 +261,8 @@ class Rehearsal:
             self._keep_description(self.provider.up())
             return
         wanted = self._reachable()
+        if wanted:
+            self._applying.prepare_checkout(self.sources())
         restored = self.reuse.restore(wanted, kept=self.kept)
         if restored:
             running, manifest = restored

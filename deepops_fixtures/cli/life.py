@@ -84,7 +84,16 @@ def deploy(name: str | None, **options: Any) -> None:
     run_dir.mkdir(parents=True)
     with progress(rehearsal.journal.path):
         rehearsal.deploy_again()
-    parts = ", ".join(rehearsal.book.get(ledger.name).parts)
+    after = rehearsal.book.get(ledger.name)
+    parts = ", ".join(
+        f"{part} ({', '.join(after.pieces[part]) or 'no piece that is checked'})"
+        if part in after.pieces
+        else part
+        for part in after.parts
+    )
+    for source in rehearsal.sources()[:1]:
+        if source.driving:
+            click.echo(f"DeepOps: {source.driving.checkout.provenance}.")
     click.echo(
         f"Cluster '{ledger.name}' is deployed: {parts}.\nNext: deepops-virtual test {ledger.name}"
     )

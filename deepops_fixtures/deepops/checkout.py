@@ -19,6 +19,8 @@ from deepops_fixtures.errors import UsageProblem
 SHAPE = ("ansible.cfg", "playbooks", "roles", "config.example")
 #: What its own setup.sh puts there and git ignores: used where it is, not copied.
 GALAXY = {"roles": Path("roles/galaxy"), "collections": Path("collections")}
+#: Folders at its top that no playbook reads.
+_FOR_PEOPLE = ("docs", ".github")
 
 
 @dataclass(frozen=True)
@@ -66,15 +68,14 @@ class Checkout:
         return "; ".join([*words, *([self.note] if self.note else [])])
 
     def inputs(self) -> dict[str, str]:
-        """Return path → digest of every file, for a checkpoint to be compared by."""
-        found = inputs.of_files(self.tree, (self.tree / path for path in self._regular()))
+        """Return path → digest of every file but those that are only read by people, for a
+        checkpoint to be compared by."""
+        regular = (self.tree / path for path in self.files if path.parts[0] not in _FOR_PEOPLE)
+        found = inputs.of_files(self.tree, (path for path in regular if path.is_file()))
         for place, tree in self.added:
             digests = inputs.of_files(tree, (tree / path for path in _files(tree)))
             found |= {str(place / name): digest for name, digest in digests.items()}
         return found
-
-    def _regular(self) -> list[Path]:
-        return [path for path in self.files if (self.tree / path).is_file()]
 
     def has(self, path: Path | str) -> bool:
         """Return whether there is something of this path in it."""

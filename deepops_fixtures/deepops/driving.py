@@ -8,6 +8,7 @@ running Ansible: that is ``deploy.runner``.
 from __future__ import annotations
 
 import difflib
+import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from deepops_fixtures import inputs
+from deepops_fixtures import facts, inputs
 from deepops_fixtures.deepops import config, finding, galaxy, toolchain, variables
 from deepops_fixtures.deepops.checkout import Checkout
 from deepops_fixtures.deepops.playbooks import Play, Playbooks, RoleUse
@@ -165,16 +166,17 @@ class Driving:
         Raises ArtifactError and UsageProblem.
         """
         self.tools.ensure(journal)
-        missing = self.galaxy.ensure(journal)
-        why = self.galaxy.why()
-        galaxy.refuse_without(self._needed_roles(), missing, why, self.checkout.tree)
-        if galaxy.told(missing):
-            text = f"{galaxy.told(missing)} of Ansible Galaxy cannot be had; nothing here needs it"
-            journal.note("prepare", text, status="ok")
+        uses = self._needed_roles()
+        files = [file for path in self.named for file in self.playbooks.files_of(path)]
+        needed = galaxy.needed(uses, files, self.galaxy.wanted)
+        missing = self.galaxy.ensure(needed, journal)
+        root = self.checkout.tree
+        galaxy.refuse_without(missing, needed, uses, root, self.galaxy.why())
+        told = [f"not here and not needed: {galaxy.told(missing)}"] if not missing.empty else []
         for path in self.named:
-            imports = self.playbooks.imports(path)
-            for sentence in variables.dropped(imports, self.checkout.tree):
-                journal.note("prepare", sentence, status="ok")
+            told += variables.dropped(self.playbooks.imports(path), root)
+        for sentence in dict.fromkeys(told):
+            journal.note("prepare", sentence, status="ok")
 
     def copy(self, folder: Path, inventory: Path) -> Path:
         """Make this run's copy of the checkout, configured, unless it is there; return its
@@ -193,17 +195,15 @@ class Driving:
             f"{number}": {"playbook": str(step.playbook), "tags": step.tags, **step.variables}
             for number, step in enumerate(self.steps, 1)
         }
-        digest = inputs.of_data({"content": self.checkout.inputs()})
         return {
-            "playbooks": {f"{self.part} checkout": inputs.key({"all": digest})},
+            "playbooks": self.checkout.inputs(),
             "variables": inputs.of_data({self.part: steps}),
             "source": {
-                self.part: self.checkout.told,
+                self.part: "a checkout of DeepOps",
                 f"{self.part} limit": self.limit,
                 f"{self.part} ansible": self.tools.packages[0],
                 f"{self.part} packages": inputs.key({"packages": inputs.of_data(
                     {name: name for name in self.tools.packages})}),
-                f"{self.part} galaxy": galaxy.told(self.galaxy.missing()) or "complete",
             },
         }  # fmt: skip
 
@@ -216,8 +216,7 @@ def drivings(
 ) -> tuple[Driving, ...]:
     """Return how the parts of a run are deployed, in their order.
 
-    With playbooks chosen it is those: each belongs to Kubernetes where it brings Kubespray, else
-    to the first part that the run is about. Raises UsageProblem.
+    With playbooks chosen it is those. Raises UsageProblem.
     """
     if not parts:
         return ()
@@ -225,9 +224,7 @@ def drivings(
     by_part: dict[str, tuple[Path, ...]] = {}
     for word in wish.playbooks:
         path = playbook(base.playbooks, word)
-        part = parts[0]
-        if replace(base, chosen=(path,)).needs_kubespray:
-            part = "kubernetes"
+        part = _part_of(replace(base, chosen=(path,)), parts)
         if part not in carried:
             raise UsageProblem(
                 f"--deepops-playbook: '{word}' deploys {part}, which the cluster does not carry.",
@@ -240,6 +237,16 @@ def drivings(
         if not wish.playbooks or part in by_part
     ]
     return tuple(_complete(each) for each in found)
+
+
+def _part_of(driving: Driving, parts: Sequence[str]) -> str:
+    """Return the part that a playbook belongs to: Kubernetes where it brings Kubespray, or is for
+    Kubernetes' groups alone; else the first that the run is about."""
+    words = {word for play in driving.plays for word in re.findall(r"[\w-]+", play.hosts)}
+    groups = {part: words & set(found) for part, found in facts.PART_GROUPS.items()}
+    if driving.needs_kubespray or (groups["kubernetes"] and not groups["slurm"]):
+        return "kubernetes"
+    return parts[0]
 
 
 def _complete(driving: Driving) -> Driving:

@@ -27,6 +27,7 @@ from deepops_fixtures.proc import Deadline, run_logged, tail
 _FILE = Path("roles/requirements.yml")
 #: Seconds that Galaxy has for roles, and for collections.
 SECONDS = 240.0
+_YAML = (".yml", ".yaml")
 #: Seconds after which Galaxy is asked again for what it did not give.
 _AGAIN = 3600.0
 
@@ -37,6 +38,11 @@ class Wanted:
 
     roles: tuple[str, ...] = ()
     collections: tuple[str, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether it names nothing."""
+        return not self.roles and not self.collections
 
 
 def wanted(checkout: Checkout) -> Wanted:
@@ -106,19 +112,17 @@ class Galaxy:
         places = [path / "ansible_collections" for path in self.collections_path()]
         return any((place / below).is_dir() for place in (*places, self._tools.collections))
 
-    def ensure(self, journal: Journal) -> Wanted:
-        """Ask Galaxy for what is missing, unless it was asked within the hour; return what is
-        missing still."""
-        missing = self.missing()
-        if missing == Wanted():
-            return missing
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder.with_suffix(".lock")):
-            asked = self.folder / "asked"
-            if not asked.exists() or time.time() - asked.stat().st_mtime > _AGAIN:
-                with journal.step("prepare", "asking Ansible Galaxy", detail=str(self._log)):
-                    self._ask(missing)
-                asked.touch()
+    def ensure(self, needed: Wanted, journal: Journal) -> Wanted:
+        """Ask Galaxy for what is needed and missing, unless it was asked within the hour; return
+        what is missing of all that the checkout lists."""
+        if not _both(self.missing(), needed).empty:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder.with_suffix(".lock")):
+                asked = self.folder / "asked"
+                if not asked.exists() or time.time() - asked.stat().st_mtime > _AGAIN:
+                    with journal.step("prepare", "asking Ansible Galaxy", detail=str(self._log)):
+                        self._ask(self.missing())
+                    asked.touch()
         return self.missing()
 
     @property
@@ -174,26 +178,45 @@ _PATIENCE: dict[str, tuple[str, ...]] = {
 }
 
 
-def refuse_without(uses: Iterable[RoleUse], missing: Wanted, why: str, root: Path) -> None:
+def needed(uses: Iterable[RoleUse], files: Iterable[Path], listed: Wanted) -> Wanted:
+    """Return what of the listed roles and collections is used: roles by name, collections where a
+    file names something of theirs."""
+    names = {use.name for use in uses}
+    texts = [file.read_text(errors="replace") for file in files if file.suffix in _YAML]
+    return Wanted(
+        tuple(role for role in listed.roles if role in names),
+        tuple(each for each in listed.collections if any(f"{each}." in text for text in texts)),
+    )
+
+
+def refuse_without(
+    missing: Wanted, wanted: Wanted, uses: Iterable[RoleUse], root: Path, why: str
+) -> None:
     """Refuse a run whose playbooks need what is not to be had. Raises UsageProblem that names
-    each with the places that use it."""
-    found: dict[str, list[str]] = {}
+    each, and the places that use a role."""
+    lacking = _both(missing, wanted)
+    if lacking.empty:
+        return
+    places: dict[str, list[str]] = {}
     for use in uses:
-        collection = ".".join(use.name.split(".")[:2]) if use.name.count(".") >= 2 else ""
-        if use.name in missing.roles or (collection and collection in missing.collections):
-            place = f"{use.file.relative_to(root) if root in use.file.parents else use.file}"
-            found.setdefault(use.name, []).append(f"{place}:{use.line}")
-    if found:
-        lines = [f"{name}: {', '.join(dict.fromkeys(where))}" for name, where in found.items()]
-        roles = f"role{'s' if len(found) > 1 else ''} {', '.join(found)}"
-        raise UsageProblem(
-            f"The chosen playbooks need the {roles} of Ansible Galaxy, and Galaxy cannot be had"
-            f"{f' ({why})' if why else ''}.",
-            detail="\n".join(lines),
-            hint="install them where there is a network, into roles/galaxy of a checkout: "
-            "ansible-galaxy role install -p roles/galaxy -r roles/requirements.yml; "
-            "or choose playbooks without them: --deepops-playbook",
-        )
+        if use.name in lacking.roles or use.name.startswith(lacking.collections):
+            file = use.file.relative_to(root) if root in use.file.parents else use.file
+            places.setdefault(use.name, []).append(f"{file}:{use.line}")
+    raise UsageProblem(
+        f"The chosen playbooks need the {told(lacking)} of Ansible Galaxy, and Galaxy cannot be "
+        f"had{f': {why}' if why else ''}.",
+        detail="\n".join(f"{name}: {', '.join(dict.fromkeys(at))}" for name, at in places.items()),
+        hint="where there is a network, in the checkout: ansible-galaxy role install -p "
+        "roles/galaxy -r roles/requirements.yml (collection install -p collections); "
+        "or choose playbooks without them: --deepops-playbook",
+    )
+
+
+def _both(one: Wanted, other: Wanted) -> Wanted:
+    return Wanted(
+        tuple(name for name in one.roles if name in other.roles),
+        tuple(name for name in one.collections if name in other.collections),
+    )
 
 
 def told(missing: Wanted) -> str:

@@ -129,12 +129,10 @@ class Conditions:
             bare = bare[2:-2]
         try:
             said = self._environment.from_string("{{ " + bare + " }}").render(self._known)
-        except Exception:
+            return True if isinstance(said, str) and "{{" in said else _as_bool(said)
+        except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError):
             # A fact, a registered result, a filter of Ansible's own: known to nobody yet.
             return True
-        if isinstance(said, str) and "{{" in said:
-            return True
-        return _as_bool(said)
 
 
 def _as_bool(value: Any) -> bool:

@@ -75,6 +75,9 @@ def told(sources: Sequence[PlaybookSource]) -> str:
     for source in sources:
         named = source.driving.named if source.driving else (Path(source.playbook.name),)
         names += [str(path) for path in named]
+    if len(names) > 3:
+        names = [f"{len(names)} playbooks from {names[0]}", f"to {names[-1]}"]
+        return f"{' '.join(names)} ({sources[0].name})"
     return f"{' and '.join(names)} ({sources[0].name})" if sources else ""
 
 

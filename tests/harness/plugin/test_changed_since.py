@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.harness.unit.checkouts import Branch
+from tests.harness.unit.branches import Branch
 
 TESTS = """
 import pytest

@@ -45,9 +45,15 @@ def test_a_play_knows_the_conditions_and_tags_of_the_imports_that_lead_to_it(tre
 
 
 def test_variables_behind_an_imports_name_are_no_part_of_it(tree):
+    (found,) = tree.imports(Path("playbooks/ngc-ready-server.yml"))
+    assert (found.text, found.target.name) == ("slurm-cluster/lmod.yml", "lmod.yml")
+    assert (found.line, found.dropped) == (4, (("hostlist", "slurm-node"),))
+
+
+def test_an_import_knows_the_variables_that_it_gives(tree):
     found = {each.text: each for each in tree.imports(SLURM)}
-    assert found["slurm-cluster/slurm.yml"].target.name == "slurm.yml"
-    assert found["slurm-cluster/slurm.yml"].line == 32
+    given = dict(found["generic/nfs-client.yml"].given)
+    assert given == {"hostlist": "{{ nfs_client_group | default('slurm-nfs-client') }}"}
 
 
 def test_an_import_of_what_is_not_there_is_kept(tree):

@@ -6,7 +6,7 @@ import pytest
 
 from deepops_fixtures.deepops import changes, impact
 from deepops_fixtures.errors import UsageProblem
-from tests.harness.unit.checkouts import Branch
+from tests.harness.unit.branches import Branch
 
 SLURM = "playbooks/slurm-cluster.yml"
 

@@ -10,7 +10,7 @@ from deepops_fixtures.deepops.selection import Selection
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.report import remarks
 from deepops_fixtures.settings import Settings
-from tests.harness.unit.checkouts import Branch
+from tests.harness.unit.branches import Branch
 
 SLURM = "playbooks/slurm-cluster.yml"
 

@@ -9,7 +9,7 @@ from deepops_fixtures.records import CheckOutcome
 from deepops_fixtures.report import remarks
 from deepops_fixtures.settings import Settings
 from deepops_fixtures.subject import Chosen
-from tests.harness.unit.checkouts import Branch
+from tests.harness.unit.branches import Branch
 
 
 def settings(**changes: object) -> Settings:
