@@ -97,7 +97,7 @@ class DeployResult(BaseModel):
             label = f"{task.where}: {task.label}" if task.where else task.label
             hosts = found.setdefault(label, [])
             hosts += [host for host in task.hosts_with("changed") if host not in hosts]
-        return [f"{label}: {', '.join(hosts)}" for label, hosts in found.items()]
+        return [f"{label}: {', '.join(sorted(hosts))}" for label, hosts in found.items()]
 
     def _with_changes(self) -> Iterator[TaskResult]:
         return (task for task in self.tasks if task.hosts_with("changed"))

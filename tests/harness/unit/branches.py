@@ -17,9 +17,12 @@ _MORE = {
     "playbooks/utilities/helm.yml": "- hosts: all\n  tasks:\n"
     "    - command: bash {{ playbook_dir }}/../../scripts/k8s/install_helm.sh\n"
     "    - template: {src: ../../config/nvidia-mig-config.yml, dest: /etc/mig.yml}\n",
+    "playbooks/tools.yml": "- import_playbook: tools/own.yml\n",
+    "playbooks/tools/own.yml": "- hosts: all\n  roles: [own]\n",
+    "roles/own/tasks/main.yml": "- debug:\n",
+    "roles/own/README.md": "Words.\n",
+    "roles/own/templates/own.sh": "true\n",
     "roles/unused/tasks/main.yml": "- debug:\n",
-    "roles/lmod/README.md": "Words.\n",
-    "roles/lmod/templates/lmod.sh": "true\n",
 }
 
 

@@ -9,6 +9,7 @@ from deepops_fixtures.errors import UsageProblem
 from tests.harness.unit.branches import Branch
 
 SLURM = "playbooks/slurm-cluster.yml"
+TOOLS = "playbooks/tools.yml"
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def test_commits_of_the_branch_uncommitted_and_new_files_count(branch):
     branch.touch("ansible.cfg")
     branch.git("mv", "docs/readme.md", "docs/new.md")
     branch.commit()
-    branch.touch("roles/lmod/tasks/main.yml")
+    branch.touch("roles/own/tasks/main.yml")
     branch.git("add", "-A")
     branch.touch("roles/nfs/tasks/main.yml")
     branch.write("roles/new/tasks/main.yml", "- debug:\n")
@@ -41,7 +42,7 @@ def test_commits_of_the_branch_uncommitted_and_new_files_count(branch):
         "ansible.cfg": "committed",
         "docs/new.md": "committed",
         "docs/readme.md": "deleted",
-        "roles/lmod/tasks/main.yml": "uncommitted",
+        "roles/own/tasks/main.yml": "uncommitted",
         "roles/new/tasks/main.yml": "untracked",
         "roles/nfs/tasks/main.yml": "uncommitted",
         "scripts/k8s/by_hand.sh": "deleted",
@@ -49,13 +50,13 @@ def test_commits_of_the_branch_uncommitted_and_new_files_count(branch):
 
 
 def test_what_others_changed_on_main_meanwhile_does_not_count(branch):
-    branch.touch("roles/lmod/tasks/main.yml")
+    branch.touch("roles/own/tasks/main.yml")
     branch.commit()
     branch.git("checkout", "-q", "main")
     branch.touch("roles/nfs/tasks/main.yml")
     branch.commit()
     branch.git("checkout", "-q", "feature")
-    assert list(changes.since(branch.tree, "main").files) == ["roles/lmod/tasks/main.yml"]
+    assert list(changes.since(branch.tree, "main").files) == ["roles/own/tasks/main.yml"]
 
 
 def test_looking_changes_nothing_in_the_checkout(branch):
@@ -101,8 +102,7 @@ def test_histories_without_a_common_commit_are_refused(branch):
         ("roles/rsyslog_client/tasks/main.yml", "rsyslog_client",
          {"playbooks/generic/rsyslog-client.yml", "playbooks/slurm-cluster/slurm.yml", SLURM},
          {SLURM}),
-        ("roles/lmod/templates/lmod.sh", "lmod", {"playbooks/slurm-cluster/lmod.yml", SLURM},
-         {SLURM}),
+        ("roles/own/templates/own.sh", "own", {"playbooks/tools/own.yml", TOOLS}, {TOOLS}),
         ("roles/restless/tasks/main.yml", "restless", {"playbooks/generic/restless.yml"},
          {"playbooks/generic/restless.yml"}),
         ("playbooks/generic/hosts.yml", "", {"playbooks/generic/hosts.yml", SLURM}, {SLURM}),
@@ -151,8 +151,8 @@ def test_a_file_that_is_everybodys_reaches_everything(branch, path, why, part):
         ("scripts/k8s/by_hand.sh", "no playbook reaches it"),
         ("config.example/helm/monitoring.yml", "no playbook reaches it"),
         ("roles/unused/tasks/main.yml", "no playbook uses role 'unused'"),
-        ("roles/lmod/README.md", "of role 'lmod', and no playbook runs it"),
-        ("roles/lmod/molecule/default/converge.yml", "of role 'lmod', and no playbook runs it"),
+        ("roles/own/README.md", "of role 'own', and no playbook runs it"),
+        ("roles/own/molecule/default/converge.yml", "of role 'own', and no playbook runs it"),
     ],
 )
 def test_a_file_that_nothing_reaches_is_said_to_be_so(branch, path, told):
@@ -163,27 +163,27 @@ def test_a_file_that_nothing_reaches_is_said_to_be_so(branch, path, told):
 
 
 def test_a_role_that_was_deleted_reaches_who_still_uses_it(branch):
-    branch.git("rm", "-q", "-r", "roles/lmod")
+    branch.git("rm", "-q", "-r", "roles/own")
     found = reached(branch)
-    assert found["roles/lmod/tasks/main.yml"].entries == (SLURM,)
-    assert found["roles/lmod/tasks/main.yml"].state == "deleted"
+    assert found["roles/own/tasks/main.yml"].entries == (TOOLS,)
+    assert found["roles/own/tasks/main.yml"].state == "deleted"
 
 
 def test_where_a_playbook_cannot_be_read_what_playbooks_are_made_of_reaches_everything(branch):
     branch.write("playbooks/generic/hosts.yml", "- hosts: [\n")
-    branch.touch("roles/lmod/tasks/main.yml", "docs/readme.md")
+    branch.touch("roles/own/tasks/main.yml", "docs/readme.md")
     found = reached(branch)
-    for path in ("playbooks/generic/hosts.yml", "roles/lmod/tasks/main.yml"):
+    for path in ("playbooks/generic/hosts.yml", "roles/own/tasks/main.yml"):
         assert found[path].everything.startswith("playbooks/generic/hosts.yml:2:1: not YAML")
     assert found["docs/readme.md"].nothing
 
 
 def test_the_whole_names_roles_playbooks_and_what_nothing_reaches(branch):
-    branch.touch("roles/nfs/tasks/main.yml", "docs/readme.md", "roles/lmod/README.md")
+    branch.touch("roles/nfs/tasks/main.yml", "docs/readme.md", "roles/own/README.md")
     found = impact.of(changes.since(branch.tree, "main"))
     assert found.roles == ("nfs",)
     assert SLURM in found.playbooks
-    assert [item.path for item in found.unreached] == ["docs/readme.md", "roles/lmod/README.md"]
+    assert [item.path for item in found.unreached] == ["docs/readme.md", "roles/own/README.md"]
     assert found.shared == ()
 
 
@@ -191,7 +191,7 @@ def test_the_whole_names_roles_playbooks_and_what_nothing_reaches(branch):
 
 
 def test_the_command_tells_each_file_and_where_it_leads(branch, deepops, monkeypatch):
-    branch.touch("roles/lmod/tasks/main.yml")
+    branch.touch("roles/own/tasks/main.yml")
     branch.commit()
     branch.touch("docs/readme.md")
     monkeypatch.chdir(branch.tree / "roles")
@@ -200,18 +200,18 @@ def test_the_command_tells_each_file_and_where_it_leads(branch, deepops, monkeyp
     assert status == 0
     assert out.splitlines() == [
         f"2 files changed since main ({base}):",
-        "  docs/readme.md             -> no playbook reaches it (uncommitted)",
-        f"  roles/lmod/tasks/main.yml  -> role 'lmod': {SLURM}",
-        "roles: lmod",
-        f"playbooks: {SLURM}, playbooks/slurm-cluster/lmod.yml",
+        "  docs/readme.md            -> no playbook reaches it (uncommitted)",
+        f"  roles/own/tasks/main.yml  -> role 'own': {TOOLS}",
+        "roles: own",
+        f"playbooks: {TOOLS}, playbooks/tools/own.yml",
     ]
 
 
 def test_the_command_gives_a_script_the_same(branch, deepops):
-    branch.touch("roles/lmod/tasks/main.yml")
+    branch.touch("roles/own/tasks/main.yml")
     data = json.loads(deepops("impact", "main", "--json", "--source", str(branch.tree))[1])
-    assert data["files"][0]["role"] == "lmod"
-    assert data["files"][0]["entries"] == [SLURM]
+    assert data["files"][0]["role"] == "own"
+    assert data["files"][0]["entries"] == [TOOLS]
     branch.git("checkout", "-q", ".")
     out = deepops("impact", "main", "--source", str(branch.tree))[1]
     assert out.startswith("Nothing has changed since main (")

@@ -36,7 +36,7 @@ def branch(tmp_path):
         # Playbooks of no part.
         ("roles/restless/tasks/main.yml", set(), set()),
         ("docs/readme.md", set(), set()),
-        ("roles/lmod/README.md", set(), set()),
+        ("roles/own/README.md", set(), set()),
     ],
 )
 def test_a_changed_file_asks_for_the_checks_of_what_it_brings(branch, path, pieces, parts):
