@@ -286,7 +286,7 @@ class Rehearsal:
             )
         made_from = self._inputs(())
         if self.spec and self.target == "deployed":
-            self._applying.prepare(self.spec.box, self.sources())
+            self._applying.prepare(self.spec.box, [*self.sources(), *self.chosen.upgrade()])
         running = self.provider.up()
         self._keep_description(running)
         if self.settings.reuse != "never":

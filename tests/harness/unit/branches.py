@@ -18,7 +18,7 @@ _MORE = {
     "    - command: bash {{ playbook_dir }}/../../scripts/k8s/install_helm.sh\n"
     "    - template: {src: ../../config/nvidia-mig-config.yml, dest: /etc/mig.yml}\n",
     "playbooks/tools.yml": "- import_playbook: tools/own.yml\n",
-    "playbooks/tools/own.yml": "- hosts: all\n  roles: [own]\n",
+    "playbooks/tools/own.yml": "- hosts: all\n  gather_facts: false\n  roles: [own]\n",
     "roles/own/tasks/main.yml": "- debug:\n",
     "roles/own/README.md": "Words.\n",
     "roles/own/templates/own.sh": "true\n",
