@@ -262,7 +262,7 @@ class Rehearsal:
             return
         wanted = self._reachable()
         if wanted:
-            self._applying.prepare_checkout(self.sources())
+            self._applying.prepare_checkout([*self.sources(), *self.chosen.upgrade()])
         restored = self.reuse.restore(wanted, kept=self.kept)
         if restored:
             running, manifest = restored

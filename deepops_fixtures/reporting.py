@@ -19,7 +19,7 @@ import pytest
 from pytest_html import extras
 from pytest_html.basereport import BaseReport
 
-from deepops_fixtures import facts, isolation, simulation
+from deepops_fixtures import facts, isolation, simulation, upgrade
 from deepops_fixtures.errors import DeepopsError
 from deepops_fixtures.records import CheckOutcome
 from deepops_fixtures.report.scrub import scrub
@@ -179,6 +179,7 @@ def remember_outcome(ours: Session, report: pytest.TestReport) -> None:
 
 
 def _bracketed(nodeid: str, ours: Session) -> str:
+    nodeid = upgrade.phase_of(nodeid)[0]
     inside = nodeid.rpartition("[")[2].rstrip("]") if nodeid.endswith("]") else ""
     return inside if ours.used and ours.spec and inside in ours.spec.nodes else ""
 
