@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 FOLDER = "scripts/validation"
 #: Seconds that one of them may take; their own jobs wait up to five minutes for a GPU.
 SECONDS = 420
+#: … and on a node of a cluster without GPUs, where they run no job.
+_WITHOUT_JOBS = 120
 Verdict = Literal["content", "complains", "silent"]
 _STATUS = "DEEPOPS-VALIDATOR-STATUS"
 #: On a node. DeepOps installs Slurm below /usr/local (slurm_install_prefix), Kubespray kubectl.
@@ -143,6 +145,8 @@ def _ask(item: Validator, here: Provisioner, nodes: Nodes, logs: Path, seconds: 
         why = f"no node is in group {item.group}"
         return Opinion(item.script, item.part, "", "silent", why=why)
     where = group[0].name if group else "this host"
+    if group and not has_gpus:
+        seconds = min(seconds, _WITHOUT_JOBS)
     begin = time.monotonic()
     try:
         if group:
