@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from deepops_fixtures.isolation import Isolation, breaks, wants_pristine
-from deepops_fixtures.parts import named_by
+from deepops_fixtures.parts import Parts, named_by
 from deepops_fixtures.records import CheckOutcome, CommandRecord
 from deepops_fixtures.settings import Settings
 
@@ -80,6 +80,8 @@ class Session:
         self.versions: dict[str, str] = {}
         #: What the run says beside the outcome of its checks; gathered at its end.
         self.remarks: list[Remark] = []
+        #: The parts of DeepOps that tests have named.
+        self.named: Parts = ()
         #: How many tests were left out because no change asks for them, by what they are about.
         self.left_out: dict[str, int] = {}
         #: Whether the HTML report is ours, or the user named a file for it.
@@ -131,7 +133,9 @@ class Session:
             name for item in items for name in getattr(item, "fixturenames", ())
         } & CLUSTER_FIXTURES
         self.rehearsal.target = "deployed" if asked - _UP_ALONE else "up"
-        self.rehearsal.chosen.settle(named_by(items))
+        # Where only those are left that name no part, those that were left out have named it.
+        self.named = named_by(items) or self.named
+        self.rehearsal.chosen.settle(self.named)
         self.rehearsal.goes_back = any(breaks(item) or wants_pristine(item) for item in items)
 
     def why_no_gpus(self, expression: str) -> str:

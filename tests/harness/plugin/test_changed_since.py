@@ -89,6 +89,30 @@ def test_only_those_run_and_the_rest_is_said_to_be_left_out(check, pytester, wor
     assert told == {"slurm": 2, "nfs-server": 1}
 
 
+#: Says what the run is about, once the tests are known.
+PARTS = """
+import pytest
+from deepops_fixtures.session import session_of
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session):
+    print("PARTS", *session_of(session.config).rehearsal.chosen.parts, "END")
+"""
+
+
+@pytest.mark.parametrize("role", ["nfs", "slurm"])
+def test_what_is_deployed_is_what_all_tests_have_named(run, pytester, branch, role):
+    branch.write("submodules/kubespray/cluster.yml", "- hosts: all\n")
+    branch.commit()
+    branch.git("branch", "-f", "main")
+    branch.touch(f"roles/{role}/tasks/main.yml")
+    pytester.makeconftest(PARTS)
+    pytester.makepyfile(TESTS)
+    about = ("--deepops-source", branch.tree, "--deepops-changed-since", "main")
+    result = run(*about, "--deepops-changed-only", "--collect-only", "-q", "-s")
+    assert "PARTS slurm END" in result.stdout.str()
+
+
 def test_where_no_check_belongs_that_is_said_and_nothing_is_brought_up(check, pytester):
     result = check("--deepops-changed-only", "-k", "not plain", changed=("docs/readme.md",))
     assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
