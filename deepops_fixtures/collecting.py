@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from deepops_fixtures import changed, isolation, parts, simulation, upgrade
+from deepops_fixtures.errors import DeepopsError
 from deepops_fixtures.session import Session, needs_cluster, session_of
 from deepops_fixtures.settings import Settings
 
@@ -65,7 +66,11 @@ def why_not_deployed(item: pytest.Item) -> str:
     """Return why a test is about something that no playbook of this run deploys, '' where it is
     not. Asked when the tests are known: they decide which parts are deployed."""
     chosen = session_of(item.config).rehearsal.chosen
-    scope = chosen.scope_then if upgrade.turn(item) else chosen.scope
+    try:
+        scope = chosen.scope_then if upgrade.turn(item) else chosen.scope
+    except DeepopsError:
+        # Told by the stage that meets it, once.
+        return ""
     return scope.why_not(parts.pieces_named_by(item))
 
 

@@ -144,7 +144,8 @@ def pytest_report_collectionfinish(
     """Say what the cluster is, once it is known that a test needs it."""
     ours, wanted = session_of(config), [item for item in items if runs_on_cluster(item)]
     with _usage_errors():
-        if not wanted:
+        # Nobody sees what a worker says.
+        if not wanted or _is_worker(config):
             return ours.change.lines() if ours.left_out and ours.change else []
         # pytest's own reporter comes before ``pytest_collection_finish`` of a plugin.
         ours.look_at(wanted)

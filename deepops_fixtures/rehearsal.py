@@ -133,6 +133,8 @@ class Rehearsal:
 
     def preflight(self) -> None:
         """Refuse what cannot work, before anything is created. Raises UsageProblem."""
+        if self.target == "deployed":
+            self.chosen.refuse_what_cannot_be_had()
         if self.provider and not self.stages.outcome("up"):
             if self.spec:
                 doctor.refuse_unready(doctor.preflight(self.settings, self.spec))

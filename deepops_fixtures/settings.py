@@ -75,8 +75,8 @@ class Settings(BaseModel):
     )
     extra_vars: tuple[str, ...] = Field(
         (),
-        description="variables for the checkout's playbooks: @FILE, name=value or a JSON object; "
-        "may be given several times, the last counts",
+        description="variables for the checkout's playbooks: FILE.yml, name=value or a JSON "
+        "object; may be given several times, the last counts",
     )
     parts: str = Field(
         "",

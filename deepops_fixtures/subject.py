@@ -185,6 +185,13 @@ class Chosen:
             self._found[some] = sources.of_checkout(self._drivings(some))
         return self._found[some]
 
+    def refuse_what_cannot_be_had(self) -> None:
+        """Refuse a checkout whose submodules cannot be had, for the parts that the tests name:
+        what nobody asks for may be absent. Raises UsageProblem."""
+        for source in (*self.sources(), *self.upgrade()) if self.known else ():
+            if source.driving:
+                source.driving.refuse_what_is_wrong(fetch=True)
+
     def _refuse_wishes(self) -> None:
         """Refuse what only a checkout can be asked for. Raises UsageProblem."""
         for name in ("playbook", "tags", "limit", "extra_vars"):

@@ -11,6 +11,7 @@ import difflib
 import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 from deepops_fixtures import facts, inputs
 from deepops_fixtures.deepops import config, finding, galaxy, toolchain, variables
 from deepops_fixtures.deepops.checkout import Checkout
-from deepops_fixtures.deepops.playbooks import Play, Playbooks, RoleUse
+from deepops_fixtures.deepops.playbooks import Import, Play, Playbooks, RoleUse
 from deepops_fixtures.deepops.scope import Conditions, Scope, pieces_of
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.inputs import Inputs
@@ -108,7 +109,10 @@ class Driving:
     @property
     def told(self) -> str:
         """How the part is deployed, in words."""
-        words = [f"{self.part} with {self.tools.told}"]
+        words = [self.part]
+        # Where Kubespray cannot be had nobody knows which Ansible it wants.
+        with suppress(UsageProblem):
+            words = [f"{self.part} with {self.tools.told}"]
         if self.limit:
             words.append(f"limit {self.limit}")
         if self.wish.tags:
@@ -116,6 +120,23 @@ class Driving:
         if self.wish.variables:
             words.append(f"variables given: {', '.join(sorted(self.wish.variables))}")
         return ", ".join(words)
+
+    @cached_property
+    def whole(self) -> Checkout:
+        """The checkout, with Kubespray in it where a playbook brings that; fetched once it is
+        asked for. Raises UsageProblem where it cannot be had."""
+        if not self.needs_kubespray:
+            return self.checkout
+        return finding.with_submodule(self.checkout, _KUBESPRAY, self.cache)
+
+    def refuse_what_is_wrong(self, *, fetch: bool = False) -> None:
+        """Refuse what can be seen to be wrong, with ``fetch`` also a submodule that cannot be had.
+        Raises UsageProblem."""
+        for path in self.named:
+            playbook(self.playbooks, str(path))
+        _known = self.steps
+        if fetch or not self.needs_kubespray:
+            _known_too = self.galaxy
 
     # -- what it needs, and what it deploys --------------------------------------------------
 
@@ -129,13 +150,21 @@ class Driving:
         """What is on the cluster afterwards, as far as the playbooks tell. Raises UsageProblem."""
         known = {**self.settings, **self.steps[0].variables}
         tags = frozenset(filter(None, self.wish.tags.split(",")))
-        return Scope(pieces_of(self.playbooks, self.plays, Conditions(known), tags))
+        pieces = pieces_of(self.playbooks, self.plays, Conditions(known), tags)
+        # Kubespray's plays are not there to be read before it is fetched.
+        if any(not tags or tags & each.tags for each in self._kubespray_imports):
+            pieces |= {"kubernetes"}
+        return Scope(pieces)
 
     @property
     def needs_kubespray(self) -> bool:
         """Whether a playbook imports what Kubespray brings."""
+        return bool(self._kubespray_imports)
+
+    @property
+    def _kubespray_imports(self) -> list[Import]:
         imports = [each for path in self.named for each in self.playbooks.imports(path)]
-        return any(_KUBESPRAY in each.text for each in imports)
+        return [each for each in imports if _KUBESPRAY in each.text]
 
     def _needed_roles(self) -> list[RoleUse]:
         """Return the uses of roles that Ansible cannot do without: those that it loads before
@@ -152,7 +181,7 @@ class Driving:
     @cached_property
     def tools(self) -> toolchain.Toolchain:
         """The Ansible that deploys it. Raises UsageProblem."""
-        packages = toolchain.requirements(self.checkout, self.part)
+        packages = toolchain.requirements(self.whole, self.part)
         return toolchain.Toolchain(packages, self.cache / "env")
 
     @cached_property
@@ -184,7 +213,7 @@ class Driving:
         if not folder.is_dir():
             new = folder.with_name(f"{folder.name}.new")
             shutil.rmtree(new, ignore_errors=True)
-            self.checkout.copy(new)
+            self.whole.copy(new)
             self.galaxy.link_into(new)
             new.rename(folder)
         return config.write(folder, inventory)
@@ -196,7 +225,7 @@ class Driving:
             for number, step in enumerate(self.steps, 1)
         }
         return {
-            "playbooks": self.checkout.inputs(),
+            "playbooks": self.whole.inputs(),
             "variables": inputs.of_data({self.part: steps}),
             "source": {
                 self.part: "a checkout of DeepOps",
@@ -236,7 +265,9 @@ def drivings(
         for part in dict.fromkeys([*parts, *by_part])
         if not wish.playbooks or part in by_part
     ]
-    return tuple(_complete(each) for each in found)
+    for each in found:
+        each.refuse_what_is_wrong()
+    return tuple(found)
 
 
 def _part_of(driving: Driving, parts: Sequence[str]) -> str:
@@ -247,18 +278,6 @@ def _part_of(driving: Driving, parts: Sequence[str]) -> str:
     if driving.needs_kubespray or (groups["kubernetes"] and not groups["slurm"]):
         return "kubernetes"
     return parts[0]
-
-
-def _complete(driving: Driving) -> Driving:
-    """Return a driving that can be carried out, as far as that is seen from here. Raises
-    UsageProblem."""
-    for path in driving.named:
-        playbook(driving.playbooks, str(path))
-    if driving.needs_kubespray:
-        checkout = finding.with_submodule(driving.checkout, _KUBESPRAY, driving.cache)
-        driving = replace(driving, checkout=checkout)
-    _known = driving.steps, driving.tools.packages, driving.galaxy
-    return driving
 
 
 def playbook(playbooks: Playbooks, word: str) -> Path:

@@ -41,6 +41,7 @@ _VIRTUAL_DEFAULTS: dict[str, Variables] = {
 }
 #: The interface of the cluster's own network on our guests, as in DeepOps' virtual clusters.
 _INTERFACE = {"hosts_network_interface": "eth1"}
+_FILE = re.compile(r"\.(ya?ml|json)$")
 _WORD = re.compile(r"\b[a-z_][a-z0-9_]*\b")
 
 
@@ -107,8 +108,9 @@ def dropped(imports: Sequence[Import], root: Path) -> list[str]:
 
 
 def from_user(words: Sequence[str]) -> Variables:
-    """Return what ``--deepops-extra-vars`` says, given several times: '@FILE' of YAML or JSON,
-    a JSON object, or 'name=value' as for ansible-playbook; the last counts.
+    """Return what ``--deepops-extra-vars`` says, given several times: '@FILE' of YAML or JSON
+    (the '@' may be left out: pytest takes a word that begins with one for a file of its own
+    options), a JSON object, or 'name=value' as for ansible-playbook; the last counts.
 
     Raises UsageProblem that names the option, or file and line.
     """
@@ -120,8 +122,8 @@ def from_user(words: Sequence[str]) -> Variables:
 
 def _said(word: str) -> Variables:
     text = word.strip()
-    if text.startswith("@"):
-        return from_file(Path(text[1:]).expanduser(), "--deepops-extra-vars: ")
+    if text.startswith("@") or (_FILE.search(text) and "=" not in text):
+        return from_file(Path(text.removeprefix("@")).expanduser(), "--deepops-extra-vars: ")
     if text.startswith("{"):
         try:
             data = json.loads(text)
@@ -135,8 +137,8 @@ def _said(word: str) -> Variables:
     name, equals, value = text.partition("=")
     if not equals or not re.fullmatch(r"[A-Za-z_]\w*", name.strip()):
         raise UsageProblem(
-            f"--deepops-extra-vars: '{word}' is neither name=value, nor JSON, nor @FILE.",
-            hint="--deepops-extra-vars name=value   (or @FILE, or a JSON object)",
+            f"--deepops-extra-vars: '{word}' is neither name=value, nor JSON, nor a file.",
+            hint="--deepops-extra-vars name=value   (or FILE.yml, or a JSON object)",
         )
     return {name.strip(): value.strip().strip("'\"")}
 

@@ -108,7 +108,7 @@ def test_a_setting_may_stand_in_the_ini_file(run, pytester):
         (["--deepops-attach", "nobody"], "There is no cluster instance named 'nobody'"),
         (["--deepops-inventory", "none.ini"], "none.ini' not found"),
         (["--deepops-inventory", "x", "--deepops-attach", "y"], "exclude each other"),
-        (["--deepops-source", "upstream"], "'upstream' is refused"),
+        (["--deepops-source", "./upstream"], "'./upstream' is not there"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

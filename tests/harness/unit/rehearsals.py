@@ -133,7 +133,7 @@ class Host:
         def apply(_seconds):
             if source.part in self.fails:
                 raise DeployError("It failed.")
-            self.applied.append((source.part, source.extra_vars["deepops_parts"]))
+            self.applied.append((source.part, source.extra_vars.get("deepops_parts", [])))
             self.given[source.part] = source.extra_vars
 
         def check(_seconds):

@@ -64,6 +64,7 @@ def test_the_checkouts_own_file_of_them_counts(drive, checkout):
 def test_what_the_user_says_counts_most_and_the_last_most_of_all(drive, tmp_path):
     file = tmp_path / "mine.yml"
     file.write_text("hosts_network_interface: eth0\nnfs_server_daemon: one\n")
+    assert variables.from_user([str(file)]) == variables.from_user([f"@{file}"])
     said = variables.from_user(
         [f"@{file}", "nfs_server_daemon=two", '{"slurm_install_nhc": false}']
     )
@@ -177,7 +178,8 @@ def test_a_limit_that_names_nobody_is_refused(limit, checkout):
     ("word", "said"),
     [
         ("@/no/such/file.yml", "file '/no/such/file.yml' cannot be read: No such file"),
-        ("just-a-word", "neither name=value, nor JSON, nor @FILE"),
+        ("no/such.yml", "file 'no/such.yml' cannot be read: No such file"),
+        ("just-a-word", "neither name=value, nor JSON, nor a file"),
         ("{not json", "is no JSON"),
         ("1x=2", "neither name=value"),
     ],
@@ -248,8 +250,12 @@ def test_each_playbook_belongs_to_a_part(drive, checkout):
 
 def test_kubespray_that_is_not_there_is_refused_only_where_it_is_needed(drive):
     assert drive("generic/hosts.yml", parts=("kubernetes",))
-    with pytest.raises(UsageProblem, match="submodules/kubespray"):
-        drive(parts=("kubernetes",))
+    # What the tests do not ask for may be absent.
+    (kubernetes,) = drive(parts=("kubernetes",))
+    assert kubernetes.scope.has("kubernetes"), "it will be there when it has been fetched"
+    for ask in (lambda: kubernetes.refuse_what_is_wrong(fetch=True), kubernetes.inputs):
+        with pytest.raises(UsageProblem, match="submodules/kubespray"):
+            ask()
 
 
 # -- what a checkpoint is compared by
