@@ -100,14 +100,17 @@ class Applying:
         """Return the parts that are on a cluster."""
         return ordered(self._book.get(running.name).parts)
 
-    def apply(self, running: RunningCluster, source: PlaybookSource) -> None:
-        """Put a part on the cluster. Raises DeployError or StepTimeout; UsageProblem where this
-        host cannot bring along what the part needs."""
+    def apply(self, running: RunningCluster, source: PlaybookSource, *, over: str = "") -> None:
+        """Put a part on the cluster, in an upgrade ``over`` that of another ref. Raises
+        DeployError or StepTimeout; UsageProblem where this host cannot bring along what the part
+        needs."""
         ledger = self._book.get(running.name)
         refuse_unprovided(ledger.spec.box, [source], ledger.airgap)
-        self._deployment(running, source).apply(self._settings.deploy_timeout)
+        there = self.there(running)
+        onto = [f"{part} of {over}" if over else part for part in there]
+        self._deployment(running, source, onto).apply(self._settings.deploy_timeout)
         self.note_pieces(running, source)
-        self._note(running, [*self.there(running), source.part])
+        self._note(running, [*there, source.part])
 
     def note_pieces(
         self, running: RunningCluster, source: PlaybookSource, *, restored: bool = False
@@ -132,14 +135,17 @@ class Applying:
         others = [part for part in self.there(running) if part not in mine]
         self._note(running, others)
         for source in sources:
-            self._deployment(running, source).assert_idempotent(self._settings.deploy_timeout)
+            again = self._deployment(running, source, [*others, *mine])
+            again.assert_idempotent(self._settings.deploy_timeout)
         self._note(running, [*others, *mine])
 
     def _note(self, running: RunningCluster, parts: Sequence[str]) -> None:
         state = "deployed" if parts else "up"
         self._book.update(running.name, parts=list(ordered(parts)), state=state)
 
-    def _deployment(self, running: RunningCluster, source: PlaybookSource) -> Deployment:
+    def _deployment(
+        self, running: RunningCluster, source: PlaybookSource, onto: Sequence[str]
+    ) -> Deployment:
         marks = {MARK: running.name}
         ledger = self._book.get(running.name)
         scratch = ledger.socket_dir / "ansible"
@@ -147,5 +153,11 @@ class Applying:
         brought = self.prepare(ledger.spec.box, [source], ledger.airgap)
         source = replace(source, extra_vars={**source.extra_vars, **brought})
         return Deployment(
-            running, source, self._run_dir, self._journal, marks=marks, scratch=scratch
+            running,
+            source,
+            self._run_dir,
+            self._journal,
+            marks=marks,
+            scratch=scratch,
+            onto=onto,
         )

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import pytest
 
-from deepops_fixtures import facts, isolation, simulation
+from deepops_fixtures import changed, isolation, parts, simulation, upgrade
 from deepops_fixtures.errors import DeepopsError
 from deepops_fixtures.session import Session, needs_cluster, session_of
+from deepops_fixtures.settings import Settings
 
 
 def once_for_each_node(metafunc: pytest.Metafunc) -> None:
@@ -54,26 +55,45 @@ def skip_destruction_of_what_is_not_ours(items: list[pytest.Item], ours: Session
             item.add_marker(skip)
 
 
+def before_and_after_an_upgrade(metafunc: pytest.Metafunc) -> None:
+    """Run what looks at the deployment twice where the run upgrades it."""
+    test = metafunc.definition
+    last = isolation.breaks(test) or isolation.wants_pristine(test)
+    upgrade.twice(metafunc, session_of(metafunc.config).settings, last=last)
+
+
 def why_not_deployed(item: pytest.Item) -> str:
     """Return why a test is about something that no playbook of this run deploys, '' where it is
     not. Asked when the tests are known: they decide which parts are deployed."""
-    from deepops_fixtures.deepops.scope import FIXTURES
-
+    chosen = session_of(item.config).rehearsal.chosen
     try:
-        scope = session_of(item.config).rehearsal.chosen.scope
+        scope = chosen.scope_then if upgrade.turn(item) else chosen.scope
     except DeepopsError:
         # Told by the stage that meets it, once.
         return ""
-    fixtures = getattr(item, "fixturenames", ())
-    pieces = [piece for fixture, piece in FIXTURES.items() if fixture in fixtures]
-    pieces += [part for part in facts.PARTS if item.get_closest_marker(part)]
-    for marker in item.iter_markers("piece"):
-        pieces += marker.args
-    return scope.why_not(dict.fromkeys(pieces))
+    return scope.why_not(parts.pieces_named_by(item))
 
 
-def turn(item: pytest.Item) -> int:
-    """Return a test's place in the order: destructive tests last, before them those that have the
+def refuse_upgrade(config: pytest.Config, settings: Settings) -> None:
+    """Refuse an upgrade that cannot be rehearsed. Raises UsageProblem."""
+    upgrade.refuse(settings, workers=config.getoption("dist", "no") != "no")
+
+
+def arrange(config: pytest.Config, items: list[pytest.Item], ours: Session) -> None:
+    """Put the tests in their order; in a run about a change, those first that it asks for, or
+    those alone. Raises UsageProblem."""
+    items.sort(key=turn)
+    if ours.change:
+        changed.arrange(config, items, ours, ours.change, turn)
+
+
+def turn(item: pytest.Item) -> tuple[int, int]:
+    """Return a test's place in the order: what is checked before an upgrade comes before it."""
+    return upgrade.turn(item), _turn(item)
+
+
+def _turn(item: pytest.Item) -> int:
+    """Return a test's place otherwise: destructive tests last, before them those that have the
     cluster put back, since what other tests have running on it would be lost."""
     if isolation.breaks(item):
         return 3

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deepops_fixtures import checks, facts
+from deepops_fixtures import changed, checks, facts, upgrade
 from deepops_fixtures.errors import DeepopsError, StageFailed
 from deepops_fixtures.parts import why_hidden
 from deepops_fixtures.session import Session, session_of
@@ -50,6 +50,7 @@ def virtual_cluster(deepops_session: Session) -> Nodes:
     """The nodes of the running cluster, by name and by group; nothing is deployed on their
     account."""
     rehearsal = deepops_session.rehearsal
+    changed.tell(deepops_session)
     # What one worker deploys must not change under another's test.
     shared = deepops_session.worker and rehearsal.target == "deployed"
     running = _reach(rehearsal.ensure_deployed if shared else rehearsal.ensure_up)
@@ -59,10 +60,17 @@ def virtual_cluster(deepops_session: Session) -> Nodes:
 
 
 @pytest.fixture(scope="session")
-def deepops(virtual_cluster: Nodes, deepops_session: Session) -> Nodes:
+def deepops_phase(request: pytest.FixtureRequest) -> str:
+    """'before' or 'after' the upgrade, in a run with ``--deepops-upgrade-from``; '' in others."""
+    return str(getattr(request, "param", ""))
+
+
+@pytest.fixture(scope="session")
+def deepops(virtual_cluster: Nodes, deepops_session: Session, deepops_phase: str) -> Nodes:
     """The nodes of the running cluster, with DeepOps applied to them."""
     rehearsal = deepops_session.rehearsal
-    _reach(rehearsal.ensure_deployed)
+    upgraded = deepops_phase == upgrade.AFTER
+    _reach(rehearsal.ensure_upgraded if upgraded else rehearsal.ensure_deployed)
     if rehearsal.goes_back:
         rehearsal.remember_baseline()
     return virtual_cluster
@@ -147,7 +155,7 @@ def host(node: Node) -> testinfra.host.Host:
 
 
 @pytest.fixture(scope="session")
-def gpus_seen() -> dict[str, checks.Gpus]:
+def gpus_seen(deepops: Nodes) -> dict[str, checks.Gpus]:
     """What was seen of each node's GPUs, by the node's name: each is looked at once."""
     return {}
 

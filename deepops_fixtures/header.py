@@ -34,8 +34,9 @@ def cluster(ours: Session) -> list[str]:
     """Return the lines about a cluster that a test needs: its nodes, what is deployed, the
     accelerator and why. Raises UsageProblem."""
     settings = ours.settings
+    change = ours.change.lines() if ours.change else []
     if settings.existing or settings.attach:
-        return []
+        return change
     from deepops_fixtures.cluster.accelerator import choose_accelerator
 
     spec = ours.spec
@@ -49,7 +50,7 @@ def cluster(ours: Session) -> list[str]:
         lines.append(f"accelerator: {error.message}")
     if settings.airgap:
         lines.append("airgap: no way out of the machines' networks; all comes from this host")
-    return lines
+    return lines + change
 
 
 def _deployed(ours: Session) -> str:
@@ -59,5 +60,8 @@ def _deployed(ours: Session) -> str:
     if not sources:
         return "nothing deployed"
     # xdist's controller collects no tests; its workers may need less.
+    upgrade = ours.rehearsal.chosen.upgrade()
+    if upgrade:
+        return f"deployed by {told(sources)}, then upgraded by {told(upgrade)}"
     most = len(sources) > 1 and not ours.settings.parts and not ours.rehearsal.chosen.known
     return f"deployed by {told(sources)}{', as far as the tests name them' if most else ''}"

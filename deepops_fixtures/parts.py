@@ -37,6 +37,19 @@ def named_by(items: Iterable[pytest.Item]) -> Parts:
     return ordered(named)
 
 
+def pieces_named_by(item: pytest.Item) -> tuple[str, ...]:
+    """Return the pieces of DeepOps (less than a part: ``nfs``, ``chrony``) that a test is about,
+    by its fixtures and markers."""
+    from deepops_fixtures.deepops.scope import FIXTURES
+
+    fixtures = getattr(item, "fixturenames", ())
+    pieces = [piece for fixture, piece in FIXTURES.items() if fixture in fixtures]
+    pieces += [part for part in facts.PARTS if item.get_closest_marker(part)]
+    for marker in item.iter_markers("piece"):
+        pieces += marker.args
+    return tuple(dict.fromkeys(pieces))
+
+
 def of_run(
     cluster: str,
     carried: Collection[str],

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deepops_fixtures import collecting, header, reporting, signals, simulation
+from deepops_fixtures import collecting, header, remarking, reporting, signals, simulation
 from deepops_fixtures.errors import DeepopsError
 from deepops_fixtures.session import (
     KEY,
@@ -91,6 +91,7 @@ def pytest_configure(config: pytest.Config) -> None:
     worker = getattr(config, "workerinput", None)
     with _usage_errors():
         settings = _settings(config)
+        collecting.refuse_upgrade(config, settings)
     if worker:
         run_dir, controller = worker[_WORKER_KEY]
         session = Session(settings, Path(run_dir), worker["workerid"], controller)
@@ -145,7 +146,7 @@ def pytest_report_collectionfinish(
     with _usage_errors():
         # Nobody sees what a worker says.
         if not wanted or _is_worker(config):
-            return []
+            return ours.change.lines() if ours.left_out and ours.change else []
         # pytest's own reporter comes before ``pytest_collection_finish`` of a plugin.
         ours.look_at(wanted)
         return header.cluster(ours)
@@ -172,6 +173,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     with _usage_errors():
         collecting.once_for_each_node(metafunc)
         simulation.once_with_simulated(metafunc)
+        collecting.before_and_after_an_upgrade(metafunc)
 
 
 @pytest.hookimpl(trylast=True)
@@ -182,7 +184,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     with _usage_errors():
         collecting.skip_gpus_that_will_not_be_there(items, ours, config.option.markexpr)
         collecting.skip_destruction_of_what_is_not_ours(items, ours)
-    items.sort(key=collecting.turn)
+        collecting.arrange(config, items, ours)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -364,6 +366,7 @@ def _collect(ours: Session) -> None:
     or an impatient user, may keep the teardown from happening."""
     try:
         reporting.learn_versions(ours)
+        ours.remarks = remarking.gather(ours)
         reporting.collect_bundle(ours)
     except KeyboardInterrupt:
         ours.problems.append("The state of the nodes was not collected: interrupted.")

@@ -42,6 +42,8 @@ class CheckOutcome:
     #: The first line of what it said: the cause.
     message: str = ""
     worker: str = ""
+    #: The parts of DeepOps that it is a statement about, by its markers.
+    parts: tuple[str, ...] = ()
 
     @property
     def bad(self) -> bool:

@@ -8,12 +8,13 @@ checks or reports.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from deepops_fixtures import doctor, subject
+from deepops_fixtures import doctor, subject, upgrade
 from deepops_fixtures import parts as choice
 from deepops_fixtures.applying import Applying, refuse_unprovided
 from deepops_fixtures.cluster import gpus, restoring
@@ -84,6 +85,7 @@ class Rehearsal:
     def _plan(self, kept: bool) -> None:
         """Read what was asked for, so that what is wrong with it is known before anything
         starts."""
+        upgrade.refuse(self.settings, workers=False)
         self.spec = subject.cluster(self.settings)
         #: The parts of DeepOps that this run is about.
         self.chosen = subject.Chosen(self.settings, self.spec, self.run_dir)
@@ -94,6 +96,7 @@ class Rehearsal:
                 self.spec, self.settings, self.journal, self.run_dir, owner=self.owner, kept=kept
             )
         self.sources()
+        self.chosen.upgrade()
 
     def _existing(self) -> InventoryProvider:
         file, inventory = self.settings.vagrant_file, self.settings.inventory
@@ -190,6 +193,31 @@ class Rehearsal:
         self.stages.once("deployed", lambda: self._reach_deployment(running, wanted))
         return running
 
+    def ensure_upgraded(self) -> RunningCluster:
+        """Return the running cluster with the run's source applied on top of what was deployed
+        first (``--deepops-upgrade-from``); the first caller applies it."""
+        running = self.ensure_deployed()
+        self.stages.once("upgraded", lambda: self._upgrade(running))
+        return running
+
+    def _upgrade(self, running: RunningCluster) -> None:
+        # What the cluster was is not what it is going to be.
+        (self.run_dir / "baseline").unlink(missing_ok=True)
+        self.stages.forget("baseline")
+        with suppress(FileNotFoundError):
+            # The copy of the checkout that was deployed first.
+            (self.run_dir / "deepops").rename(self.run_dir / "deepops-before")
+        sources = self.chosen.upgrade()
+        for source in sources:
+            self._applying.apply(running, source, over=self.settings.upgrade_from)
+        self._applying.accept(running, sources)
+
+    def _accept(self, running: RunningCluster, sources: Sequence[PlaybookSource]) -> None:
+        """See that a second application changes nothing, where that is asked for: in an upgrade
+        of what it ends with."""
+        if not self.settings.upgrade_from:
+            self._applying.accept(running, sources)
+
     def ensure_baseline(self) -> Manifest:
         """Return the checkpoint that the cluster is put back to, taken now where there is none.
 
@@ -255,7 +283,7 @@ class Rehearsal:
             return
         wanted = self._reachable()
         if wanted:
-            self._applying.prepare_checkout(self.sources())
+            self._applying.prepare_checkout([*self.sources(), *self.chosen.upgrade()])
         self._prepare(wanted)
         restored = self.reuse.restore(wanted, kept=self.kept)
         if restored:
@@ -271,7 +299,7 @@ class Rehearsal:
                     self._applying.note_pieces(running, source, restored=True)
             if wanted and tuple(manifest.parts) == wanted:
                 self.stages.write("deployed", "ok")
-                self._applying.accept(running, self.sources())
+                self._accept(running, self.sources())
             return
         if self.settings.reuse == "require":
             raise UsageProblem(
@@ -332,7 +360,7 @@ class Rehearsal:
             if keep:
                 self._take(running, "deployed", inputs, parts)
         checked = choice.ordered([*wanted, *(source.part for source in new)])
-        self._applying.accept(running, self.chosen.sources_of(checked))
+        self._accept(running, self.chosen.sources_of(checked))
 
     def _attached_cluster(self) -> RunningCluster:
         ledger = self.book.get(self.settings.attach)

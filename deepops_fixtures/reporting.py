@@ -19,7 +19,7 @@ import pytest
 from pytest_html import extras
 from pytest_html.basereport import BaseReport
 
-from deepops_fixtures import isolation, simulation
+from deepops_fixtures import facts, isolation, simulation, upgrade
 from deepops_fixtures.errors import DeepopsError
 from deepops_fixtures.records import CheckOutcome
 from deepops_fixtures.report.scrub import scrub
@@ -125,7 +125,7 @@ def _node_of(item: pytest.Item) -> str:
 
 def _journals(ours: Session, names: list[str], since: float) -> dict[str, str]:
     """Return the nodes' journals from when the test began; a node that does not answer says so."""
-    nodes = _running_nodes(ours)
+    nodes = running_nodes(ours)
     logs = {}
     for name in names:
         if nodes is not None and name in [node.name for node in nodes]:
@@ -145,7 +145,9 @@ def _running(ours: Session) -> RunningCluster | None:
     return None
 
 
-def _running_nodes(ours: Session) -> Nodes | None:
+def running_nodes(ours: Session) -> Nodes | None:
+    """Return the nodes of the run's cluster, their commands not recorded; None where none came
+    up."""
     from deepops_fixtures.cluster.running import Nodes
 
     running = _running(ours)
@@ -167,6 +169,7 @@ def remember_outcome(ours: Session, report: pytest.TestReport) -> None:
         node=str(dict(report.user_properties).get("node", "")) or _bracketed(report.nodeid, ours),
         message=_cause(report),
         worker=str(getattr(report, "worker_id", "")).replace("master", ""),
+        parts=tuple(part for part in facts.PARTS if part in report.keywords),
     )
     ours.outcomes.append(check)
     if ours.used:
@@ -176,6 +179,7 @@ def remember_outcome(ours: Session, report: pytest.TestReport) -> None:
 
 
 def _bracketed(nodeid: str, ours: Session) -> str:
+    nodeid = upgrade.phase_of(nodeid)[0]
     inside = nodeid.rpartition("[")[2].rstrip("]") if nodeid.endswith("]") else ""
     return inside if ours.used and ours.spec and inside in ours.spec.nodes else ""
 
@@ -202,7 +206,7 @@ def collect_bundle(ours: Session) -> None:
     from deepops_fixtures.report import bundle
 
     failed = ours.rehearsal.stages.failure() is not None or any(o.bad for o in ours.outcomes)
-    nodes = _running_nodes(ours)
+    nodes = running_nodes(ours)
     if not failed:
         return
     if nodes is not None and len(nodes):
@@ -216,7 +220,7 @@ def collect_bundle(ours: Session) -> None:
 
 def learn_versions(ours: Session) -> None:
     """Ask the cluster what runs on it, while it lives."""
-    nodes = _running_nodes(ours)
+    nodes = running_nodes(ours)
     if nodes is None or not nodes.group("slurm-master"):
         return
     script = "sinfo --version; . /etc/os-release; echo $PRETTY_NAME, Linux $(uname -r)"
@@ -268,6 +272,7 @@ def _facts(ours: Session) -> page.RunFacts:
         files=page.files_of(ours.run_dir),
         roles=timeline.roles(events),
         failures=[item for item in checks if item.bad],
+        remarks=ours.remarks,
         slowest=sorted(timeline.own_time(checks, events), key=lambda item: -item.seconds)[:10],
     )
 
@@ -352,6 +357,8 @@ def summarize(terminal: Any, config: pytest.Config, ours: Session) -> None:
         )
     if ours.rehearsal.origin:
         terminal.write_line(f"start: {ours.rehearsal.origin}")
+    for line, notable in (line for remark in ours.remarks for line in remark.lines):
+        terminal.write_line(line, yellow=notable)
     failures = [item for item in ours.outcomes if item.bad]
     for item in failures[:20]:
         where = "" if item.node and item.node in item.message else f"{item.node or 'cluster'}: "

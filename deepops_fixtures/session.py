@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from deepops_fixtures.isolation import Isolation, breaks, wants_pristine
-from deepops_fixtures.parts import named_by
+from deepops_fixtures.parts import Parts, named_by
 from deepops_fixtures.records import CheckOutcome, CommandRecord
 from deepops_fixtures.settings import Settings
 
 if TYPE_CHECKING:
+    from deepops_fixtures.changed import Change
     from deepops_fixtures.cluster.running import Nodes, RunningCluster
     from deepops_fixtures.cluster.topology import ClusterSpec
     from deepops_fixtures.deploy.sources import PlaybookSource
     from deepops_fixtures.rehearsal import Rehearsal
+    from deepops_fixtures.report.remarks import Remark
 
 #: Where a run's session is in the stash of pytest's config.
 KEY = pytest.StashKey["Session"]()
@@ -76,6 +78,12 @@ class Session:
         self.outcomes: list[CheckOutcome] = []
         #: What runs on the cluster: {'Slurm': '22.05.8', …}.
         self.versions: dict[str, str] = {}
+        #: What the run says beside the outcome of its checks; gathered at its end.
+        self.remarks: list[Remark] = []
+        #: The parts of DeepOps that tests have named.
+        self.named: Parts = ()
+        #: How many tests were left out because no change asks for them, by what they are about.
+        self.left_out: dict[str, int] = {}
         #: Whether the HTML report is ours, or the user named a file for it.
         self.own_html = False
 
@@ -86,6 +94,14 @@ class Session:
 
         return subject.cluster(self.settings)
 
+    @cached_property
+    def change(self) -> Change | None:
+        """What has changed in the checkout, where the tests are to be chosen by it. Raises
+        UsageProblem."""
+        from deepops_fixtures import changed
+
+        return changed.of_run(self)
+
     @property
     def sources(self) -> tuple[PlaybookSource, ...]:
         """The playbooks to deploy, as far as the parts are known in this process; none when the
@@ -93,9 +109,9 @@ class Session:
         return self.rehearsal.sources()
 
     def read_request(self) -> None:
-        """Refuse a cluster that is not there, and a part that it does not carry, for a process
-        that collects no tests. Raises UsageProblem."""
-        _known = self.spec, self.sources
+        """Refuse a cluster that is not there, a part that it does not carry, and a change that
+        cannot be looked at, for a process that collects no tests. Raises UsageProblem."""
+        _known = self.spec, self.sources, self.change and self.change.selection
 
     @cached_property
     def rehearsal(self) -> Rehearsal:
@@ -117,7 +133,9 @@ class Session:
             name for item in items for name in getattr(item, "fixturenames", ())
         } & CLUSTER_FIXTURES
         self.rehearsal.target = "deployed" if asked - _UP_ALONE else "up"
-        self.rehearsal.chosen.settle(named_by(items))
+        # Where only those are left that name no part, those that were left out have named it.
+        self.named = named_by(items) or self.named
+        self.rehearsal.chosen.settle(self.named)
         self.rehearsal.goes_back = any(breaks(item) or wants_pristine(item) for item in items)
 
     def why_no_gpus(self, expression: str) -> str:

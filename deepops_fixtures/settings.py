@@ -104,6 +104,19 @@ class Settings(BaseModel):
         False,
         description="deploy twice and fail, naming the tasks, when the second run changes any",
     )
+    changed_since: str = Field(
+        "",
+        description="run the checks first that belong to what a checkout (--deepops-source PATH) "
+        "has changed since it left this ref; deepops-virtual impact REF says what that is",
+    )
+    changed_only: bool = Field(
+        False, description="with --deepops-changed-since: run only the checks that belong"
+    )
+    upgrade_from: str = Field(
+        "",
+        description="rehearse an upgrade: deploy this ref of the source's repository and check "
+        "it, apply the source on top and check again",
+    )
     keep: Keep = Field(
         "never", description="keep the virtual machines afterwards: never, failed or always"
     )

@@ -19,13 +19,15 @@ from pydantic import BaseModel
 from deepops_fixtures.errors import DeepopsError, StageFailed, UsageProblem
 from deepops_fixtures.journal import Journal
 
-#: What a run may wait for: the machines, the deployment, a state to go back to, having gone back.
-Step = Literal["up", "deployed", "baseline", "put back"]
+#: What a run may wait for: the machines, the deployment, another on top of it, a state to go back
+#: to, having gone back.
+Step = Literal["up", "deployed", "upgraded", "baseline", "put back"]
 #: Those without which there is nothing to test.
-_VITAL: tuple[Step, ...] = ("up", "deployed", "put back")
+_VITAL: tuple[Step, ...] = ("up", "deployed", "upgraded", "put back")
 _FAILED = {
     "up": "did not come up",
     "deployed": "could not be deployed",
+    "upgraded": "could not be upgraded",
     "baseline": "cannot be put back",
     "put back": "could not be put back after a destructive test",
 }

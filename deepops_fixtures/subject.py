@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepops_fixtures import facts
+from deepops_fixtures import facts, upgrade
 from deepops_fixtures import parts as choice
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.settings import Settings, option
@@ -105,7 +105,15 @@ class Chosen:
 
     @property
     def source(self) -> str:
-        """Where the playbooks come from: the option's word, else the cluster file's."""
+        """Where the playbooks come from: the option's word, else the cluster file's; in a run that
+        upgrades, the ref that comes first. Raises UsageProblem."""
+        ref = self._settings.upgrade_from
+        if ref:
+            upgrade.refuse_source(self._own, ref)
+        return ref or self._own
+
+    @property
+    def _own(self) -> str:
         return self._settings.source or (self._spec and self._spec.source) or "distro"
 
     def settle(self, named: Collection[str]) -> None:
@@ -174,6 +182,24 @@ class Chosen:
                         hint=hint,
                     )
 
+    def upgrade(self) -> tuple[PlaybookSource, ...]:
+        """Return the playbooks that are applied on top in a run that upgrades, none in another.
+        Raises UsageProblem."""
+        return self._then.sources() if self._then else ()
+
+    @functools.cached_property
+    def _next(self) -> Chosen:
+        last = self._settings.model_copy(update={"upgrade_from": "", "source": self._own})
+        return Chosen(last, self._spec, self._file.parent)
+
+    @property
+    def _then(self) -> Chosen | None:
+        """The same parts by the run's own source, where another ref of it comes first."""
+        if not self._settings.upgrade_from or self._spec is None:
+            return None
+        self._next._settled = self.parts
+        return self._next
+
     def sources_of(self, some: choice.Parts) -> list[PlaybookSource]:
         """Return the playbooks of some parts. Raises UsageProblem."""
         # Each is told of those before it: all of the run's have to be looked for.
@@ -196,7 +222,7 @@ class Chosen:
     def refuse_what_cannot_be_had(self) -> None:
         """Refuse a checkout whose submodules cannot be had, for the parts that the tests name:
         what nobody asks for may be absent. Raises UsageProblem."""
-        for source in self.sources() if self.known else ():
+        for source in (*self.sources(), *self.upgrade()) if self.known else ():
             if source.driving:
                 source.driving.refuse_what_is_wrong(fetch=True)
 
@@ -224,10 +250,18 @@ class Chosen:
         )
         cache = settings.cache_dir / "deepops"
         if self._checkout is None:
-            self._checkout = finding.find(self.source, cache=cache, repository=settings.repository)
+            repository = settings.repository
+            if settings.upgrade_from:
+                repository = upgrade.repository_of(self._own) or repository
+            self._checkout = finding.find(self.source, cache=cache, repository=repository)
         if wish.limit:
             config.refuse_limit(wish.limit, self._checkout.tree, spec.nodes, facts.GROUPS)
         return driving.drivings(self._checkout, wish, some, spec.deployment, cache)
+
+    @property
+    def scope_then(self) -> Scope:
+        """What is on the cluster after an upgrade. Raises UsageProblem."""
+        return self.scope.joined(self._then.scope) if self._then else self.scope
 
     @property
     def scope(self) -> Scope:

@@ -16,8 +16,10 @@ from deepops_fixtures.cli import (
     doctor,
     gpu,
     gpu_prepare,
+    impact,
     life,
     overview,
+    timing,
 )
 from deepops_fixtures.errors import DeepopsError
 
@@ -48,6 +50,8 @@ for command in (
     artifact.artifact,
     gpu.gpu,
     doctor.doctor,
+    impact.impact,
+    timing.timing,
 ):
     cli.add_command(command)
 gpu.gpu.add_command(gpu_prepare.prepare)

@@ -179,3 +179,9 @@ def _tagged(playbooks: Playbooks, play: Play, use: RoleUse, tags: frozenset[str]
         return True
     role = playbooks.role(use.name)
     return bool(role and tags & role.tags)
+
+
+def pieces_of_role(name: str) -> frozenset[str]:
+    """Return every piece that a role may bring, however it is used; none where nothing is known
+    of it."""
+    return complete([*ROLES.get(name, ()), *_GIVEN.get(name, {}).values()])

@@ -4,7 +4,9 @@ output."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
@@ -20,6 +22,17 @@ class TaskResult(BaseModel):
     task: str
     seconds: float = 0.0
     hosts: dict[str, HostStatus] = Field(default_factory=dict)
+    #: File and line, from the playbooks' folder where it is below it: roles/nfs/tasks/main.yml:7.
+    where: str = ""
+
+    @property
+    def label(self) -> str:
+        """The task as Ansible names it: 'role : task'."""
+        return f"{self.role} : {self.task}" if self.role else self.task
+
+    def hosts_with(self, status: HostStatus) -> list[str]:
+        """Names of the hosts on which it ended so."""
+        return [host for host, found in self.hosts.items() if found == status]
 
     @property
     def status(self) -> HostStatus:
@@ -53,6 +66,9 @@ class DeployResult(BaseModel):
     without_hosts: list[str] = Field(default_factory=list)
     #: Whether Ansible wrote its closing statistics; without them a run counts as failed.
     finished: bool = False
+    #: The parts of DeepOps that were on the cluster before; None where nobody said. Two runs of a
+    #: playbook are worth comparing only when they had the same to do.
+    onto: list[str] | None = None
 
     @property
     def roles(self) -> dict[str, float]:
@@ -68,12 +84,23 @@ class DeployResult(BaseModel):
     def changed(self) -> dict[str, list[str]]:
         """Names of the tasks that changed something, each with its hosts."""
         found: dict[str, list[str]] = {}
-        for task in self.tasks:
-            hosts = [host for host, status in task.hosts.items() if status == "changed"]
-            if hosts:
-                label = f"{task.role} : {task.task}" if task.role else task.task
-                found.setdefault(label, []).extend(hosts)
+        for task in self._with_changes():
+            found.setdefault(task.label, []).extend(task.hosts_with("changed"))
         return found
+
+    @property
+    def changes(self) -> list[str]:
+        """The tasks that changed something, with file and line where known, and hosts: a line
+        each."""
+        found: dict[str, list[str]] = {}
+        for task in self._with_changes():
+            label = f"{task.where}: {task.label}" if task.where else task.label
+            hosts = found.setdefault(label, [])
+            hosts += [host for host in task.hosts_with("changed") if host not in hosts]
+        return [f"{label}: {', '.join(sorted(hosts))}" for label, hosts in found.items()]
+
+    def _with_changes(self) -> Iterator[TaskResult]:
+        return (task for task in self.tasks if task.hosts_with("changed"))
 
     def as_json(self) -> str:
         """Return everything, derived values included."""
@@ -95,14 +122,17 @@ def joined(results: Sequence[DeployResult]) -> DeployResult:
         failure=next((result.failure for result in results if result.failure), None),
         without_hosts=[play for result in results for play in result.without_hosts],
         finished=all(result.finished for result in results),
+        onto=results[0].onto,
     )
 
 
 class EventReader:
-    """Builds a DeployResult from Ansible's events, one at a time, in their order."""
+    """Builds a DeployResult from Ansible's events, one at a time, in their order; files are told
+    from folder ``root``."""
 
-    def __init__(self, result: DeployResult) -> None:
+    def __init__(self, result: DeployResult, root: Path | None = None) -> None:
         self.result = result
+        self._root = root
         self._by_uuid: dict[str, TaskResult] = {}
         self._begin: dict[str, float] = {}
         self._play = ""
@@ -118,6 +148,7 @@ class EventReader:
                 play=str(data.get("play", "")),
                 role=str(data.get("role", "")),
                 task=str(data.get("task", "")),
+                where=_below(str(data.get("task_path", "")), self._root),
             )
             self.result.tasks.append(task)
             self._by_uuid[uuid], self._begin[uuid] = task, now
@@ -150,6 +181,17 @@ class EventReader:
                 unreachable=status == "unreachable",
             )
         return task
+
+
+def _below(path: str, root: Path | None) -> str:
+    """Return a 'file:line' of Ansible (task_path of its events) from a folder, whole where it is
+    not below it."""
+    file, _, line = path.rpartition(":")
+    # An included role may be named by a path with '..' in it.
+    file = os.path.normpath(file) if file else ""
+    if root and file and Path(file).is_relative_to(root):
+        file = str(Path(file).relative_to(root))
+    return f"{file}:{line}" if file else ""
 
 
 def _status(kind: str, data: dict[str, Any]) -> HostStatus | None:

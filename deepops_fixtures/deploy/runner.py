@@ -9,7 +9,7 @@ import queue
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class Deployment:
         *,
         marks: Mapping[str, str] | None = None,
         scratch: Path | None = None,
+        onto: Sequence[str] | None = None,
     ) -> None:
         self.cluster = cluster
         self.source = source
@@ -56,6 +57,8 @@ class Deployment:
         #: Where Ansible and Mitogen put their temporary files and sockets: a short path that goes
         #: with the instance, since a killed Ansible removes nothing.
         self.scratch = scratch
+        #: The parts that are on the cluster already, kept with the result.
+        self.onto = list(onto) if onto is not None else None
 
     def apply(self, seconds: float, *, what: str = "deploying") -> DeployResult:
         """Run the playbooks once, one after the other. Raises DeployError naming host, role and
@@ -69,7 +72,7 @@ class Deployment:
         number = len(list(self.folder.glob("[0-9]*"))) + 1
         folder = self.folder / str(number)
         folder.mkdir(parents=True)
-        result = DeployResult(playbook=call.name, source=self.source.name)
+        result = DeployResult(playbook=call.name, source=self.source.name, onto=self.onto)
         label = f"{what} with {call.name}"
         try:
             with self.journal.step("deploy", label, detail=str(folder / "stdout.log")):
@@ -83,8 +86,8 @@ class Deployment:
         """Run the playbook once more. Raises DeployError naming the tasks that changed
         something."""
         result = self.apply(seconds, what="deploying again, to see that nothing changes,")
-        if result.changed:
-            lines = [f"{task}: {', '.join(hosts)}" for task, hosts in result.changed.items()]
+        lines = result.changes
+        if lines:
             raise DeployError(
                 f"The second run of {result.playbook} changed something in "
                 f"{len(lines)} task{'s' if len(lines) > 1 else ''}.",
@@ -100,7 +103,7 @@ class Deployment:
         stop = threading.Event()
         runner = self._prepare(call, folder, events.put, stop.is_set)
         thread = threading.Thread(target=_quietly, args=(runner, events), daemon=True)
-        reader = EventReader(result)
+        reader = EventReader(result, call.folder or call.playbook.parent)
         begin = time.monotonic()
         thread.start()
         try:

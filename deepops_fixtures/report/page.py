@@ -16,6 +16,7 @@ from deepops_fixtures.cluster.topology import ClusterSpec
 from deepops_fixtures.live import duration
 from deepops_fixtures.records import CheckOutcome, CommandRecord
 from deepops_fixtures.report import timeline as timelines
+from deepops_fixtures.report.remarks import Remark
 from deepops_fixtures.report.scrub import scrub
 from deepops_fixtures.report.timeline import Timeline
 
@@ -64,6 +65,7 @@ class RunFacts:
     roles: dict[str, float] = field(default_factory=dict)
     failures: list[CheckOutcome] = field(default_factory=list)
     slowest: list[CheckOutcome] = field(default_factory=list)
+    remarks: list[Remark] = field(default_factory=list)
 
 
 def cards(
@@ -131,6 +133,7 @@ def files_of(run_dir: Path) -> list[tuple[str, list[tuple[str, str]]]]:
         ("tasks with their times", "deploy/*/result.json"),
         ("output of Vagrant", "logs/*.log"),
         ("serial consoles", "consoles/*.log"),
+        ("DeepOps' own validators", "validators/*.log"),
         ("failure bundle, for a ticket", "bundle.tar.gz"),
     ]
     nodes = sorted(path.name for path in run_dir.glob("bundle/*") if path.is_dir())

@@ -69,6 +69,8 @@ class Host:
         self.applied, self.checked, self.restored = [], [], []
         #: What was made on this host and when the machines came up, one after the other.
         self.order = []
+        #: What was said to be there before each playbook.
+        self.onto = []
         #: The variables that each playbook was given.
         self.given = {}
         #: Playbooks that fail, and that change something again.
@@ -129,7 +131,9 @@ class Host:
 
         return SimpleNamespace(ensure=ensure)
 
-    def deployment(self, _running, source, *_arguments, **_more):
+    def deployment(self, _running, source, *_arguments, onto, **_more):
+        self.onto.append(list(onto))
+
         def apply(_seconds):
             if source.part in self.fails:
                 raise DeployError("It failed.")

@@ -8,6 +8,7 @@ from deepops_fixtures.cluster import topology
 from deepops_fixtures.cluster.running import NodeData, RunningCluster
 from deepops_fixtures.records import CheckOutcome, CommandRecord
 from deepops_fixtures.report import page, provenance, timeline
+from deepops_fixtures.report.remarks import Remark
 
 NODES = [
     NodeData(name="virtual-login", groups=["slurm-master"], address="10.86.1.11"),
@@ -38,9 +39,11 @@ def test_the_summary_has_every_part_and_escapes_what_it_shows():
             cards=page.cards(NODES, None, CHECKS), network="debian", failures=CHECKS[:1],
             timeline=timeline.build([], CHECKS), provenance={"box": "debian12 & co"},
             files=[("results", [("junit.xml", "junit.xml")])],
+            remarks=[Remark("Tasks, compared", [("<task> slower", True)], [("slow", "9 s")])],
         )
     )  # fmt: skip
     for part in ("The &lt;cluster&gt; is broken", "left &lt;x&gt;", "slurmd is &lt;inactive&gt;",
+                 "Tasks, compared", "&lt;task&gt; slower", "<td>9 s</td>",
                  "virtual-gpu01", "debian12 &amp; co", 'href="junit.xml"', "<svg "):  # fmt: skip
         assert part in text, part
     assert "<inactive>" not in text

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from deepops_fixtures import applying, rehearsal, reuse
+from deepops_fixtures import applying, rehearsal, reuse, subject, upgrade
 from deepops_fixtures.cluster import restoring, taking
 from deepops_fixtures.cluster.running import RunningCluster
 from deepops_fixtures.deploy import sources
@@ -389,3 +389,55 @@ def test_a_process_that_knows_no_tests_reads_the_parts_from_the_runs_folder(host
     assert (controller.parts, controller.known) == (BOTH, False)
     made.ensure_up()
     assert (controller.parts, controller.known) == (KUBERNETES, True)
+
+
+# -- upgrades -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def upgrading(host, monkeypatch):
+    """Return a run that upgrades; both of its sources are the distribution's playbooks."""
+    monkeypatch.setattr(subject.Chosen, "source", "distro")
+    monkeypatch.setattr(upgrade, "refuse_source", lambda *_: None)
+    return lambda **settings: host.rehearse(["slurm"], upgrade_from="26.05", **settings)
+
+
+def test_an_upgrade_is_applied_on_top_and_never_kept_as_a_checkpoint(host, upgrading):
+    made = upgrading()
+    made.ensure_deployed()
+    before = kept(made)
+    made.ensure_upgraded()
+    made.ensure_upgraded()
+    assert [part for part, _ in host.applied] == ["slurm", "slurm"]
+    assert host.onto == [[], ["slurm of 26.05"]]
+    assert kept(made) == before == [("up", ()), ("deployed", SLURM)]
+    # What the cluster is put back to from now on is the upgraded one.
+    assert made.ensure_baseline().stage == "here"
+
+
+def test_an_upgrade_starts_from_a_checkpoint_of_what_comes_first(host, upgrading):
+    upgrading().ensure_deployed()
+    host.gone()
+    made = upgrading()
+    made.ensure_upgraded()
+    assert host.restored
+    assert [part for part, _ in host.applied] == ["slurm", "slurm"]
+
+
+def test_idempotence_is_asked_of_what_the_upgrade_ends_with(host, upgrading):
+    made = upgrading(idempotence=True)
+    made.ensure_deployed()
+    assert host.checked == []
+    made.ensure_upgraded()
+    assert host.checked == ["slurm"]
+
+
+def test_an_upgrade_that_fails_breaks_the_cluster_with_its_reason(host, upgrading):
+    made = upgrading()
+    made.ensure_deployed()
+    host.fails.add("slurm")
+    with pytest.raises(DeployError):
+        made.ensure_upgraded()
+    with pytest.raises(StageFailed):
+        made.ensure_upgraded()
+    assert made.stages.failure_reason() == "The cluster could not be upgraded: It failed."

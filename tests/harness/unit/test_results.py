@@ -1,6 +1,9 @@
 """What Ansible's events say of a run."""
 
 import json
+from pathlib import Path
+
+import pytest
 
 from deepops_fixtures.deploy.results import DeployResult, EventReader
 
@@ -76,3 +79,37 @@ def test_the_written_result_has_the_derived_values():
     data = json.loads(read(start("1", "Run"), ok("1", "a", True)).as_json())
     assert data["changed"] == {"munge : Run": ["a"]}
     assert data["roles"] == {"munge": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/deepops/playbooks/roles/nfs/tasks/main.yml:7", "playbooks/roles/nfs/tasks/main.yml:7"),
+        ("/deepops/playbooks/../roles/nfs/tasks/main.yml:7", "roles/nfs/tasks/main.yml:7"),
+        ("/elsewhere/roles/nfs/tasks/main.yml:7", "/elsewhere/roles/nfs/tasks/main.yml:7"),
+        ("/deepops-2/site.yml:3", "/deepops-2/site.yml:3"),
+        ("", ""),
+    ],
+)
+def test_a_task_knows_its_file_and_line_from_the_playbooks_folder(path, told):
+    result = DeployResult(playbook="p.yml", source="distro")
+    reader = EventReader(result, Path("/deepops"))
+    kind, data = start("1", "Mount")
+    reader.read({"event": kind, "event_data": {**data, "task_path": path}}, 1.0)
+    assert result.tasks[0].where == told
+
+
+def test_what_changed_is_told_with_file_and_line_each_place_once():
+    result = DeployResult(playbook="p.yml", source="distro")
+    reader = EventReader(result, Path("/deepops"))
+    for uuid, line, host in (("1", 7, "a"), ("2", 7, "b"), ("3", 9, "a"), ("4", 7, "b")):
+        kind, data = start(uuid, "Mount", "nfs")
+        data["task_path"] = f"/deepops/roles/nfs/tasks/main.yml:{line}"
+        for event in ((kind, data), ok(uuid, host, changed=True)):
+            reader.read({"event": event[0], "event_data": event[1]}, 1.0)
+    reader.read({"event": start("5", "Look")[0], "event_data": start("5", "Look")[1]}, 2.0)
+    reader.read({"event": ok("5", "a")[0], "event_data": ok("5", "a")[1]}, 2.0)
+    assert result.changes == [
+        "roles/nfs/tasks/main.yml:7: nfs : Mount: a, b",
+        "roles/nfs/tasks/main.yml:9: nfs : Mount: a",
+    ]
