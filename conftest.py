@@ -15,6 +15,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "that they make themselves",
     )
     parser.addoption(
+        "--harness-all-faults",
+        action="store_true",
+        help="also play the rounds of Kubernetes' faults that are left out to save time: fifteen "
+        "minutes on two cores",
+    )
+    parser.addoption(
         "--harness-rig",
         action="store_true",
         help="also rehearse passthrough on an emulated host with an IOMMU "

@@ -8,7 +8,7 @@ from deepops_fixtures.rehearsal import Rehearsal
 from deepops_fixtures.settings import Settings
 from tests.harness.e2e.conftest import Commands, nodes_of
 from tests.harness.e2e.fault_table import Fault
-from tests.harness.e2e.kube_fault_table import FAULTS, ROUNDS
+from tests.harness.e2e.kube_fault_table import FAULTS, FIRST, ROUNDS
 from tests.harness.e2e.playing import play
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
@@ -44,8 +44,14 @@ def test_every_check_of_a_whole_cluster_is_green(kubernetes_cluster: str, comman
     "faults", ROUNDS, ids=lambda faults: "+".join(fault.name for fault in faults)
 )
 def test_faults_turn_red_exactly_the_checks_that_name_them(
-    faults: tuple[Fault, ...], kubernetes_cluster: str, rehearsal: Rehearsal, commands: Commands
+    faults: tuple[Fault, ...],
+    request: pytest.FixtureRequest,
+    kubernetes_cluster: str,
+    rehearsal: Rehearsal,
+    commands: Commands,
 ):
+    if faults not in ROUNDS[:FIRST] and not request.config.getoption("--harness-all-faults"):
+        pytest.skip("played with --harness-all-faults")
     kubernetes = Kubernetes(nodes_of(kubernetes_cluster), rehearsal.run_dir)
     wait_until(
         "the cluster is whole",
