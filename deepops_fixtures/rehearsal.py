@@ -17,13 +17,13 @@ from typing import Literal
 from deepops_fixtures import doctor, subject, upgrade
 from deepops_fixtures import parts as choice
 from deepops_fixtures.applying import Applying, refuse_unprovided
-from deepops_fixtures.cluster import gpus, restoring
+from deepops_fixtures.baseline import Baseline
+from deepops_fixtures.cluster import gpus
 from deepops_fixtures.cluster.checkpoints import Manifest, Stage, Store
 from deepops_fixtures.cluster.ledger import LedgerBook, Owner
-from deepops_fixtures.cluster.providers import Provider
+from deepops_fixtures.cluster.providers import Provider, vagrant_folder
 from deepops_fixtures.cluster.providers.inventory import InventoryProvider
 from deepops_fixtures.cluster.providers.vagrant import VagrantProvider
-from deepops_fixtures.cluster.providers.vagrant_folder import VagrantFolderProvider
 from deepops_fixtures.cluster.running import (
     NodeData,
     RunningCluster,
@@ -32,7 +32,7 @@ from deepops_fixtures.cluster.running import (
 )
 from deepops_fixtures.cluster.topology import ClusterSpec
 from deepops_fixtures.deploy.sources import PlaybookSource, inputs_of
-from deepops_fixtures.errors import DeepopsError, ProvisionError, UsageProblem
+from deepops_fixtures.errors import DeepopsError, UsageProblem
 from deepops_fixtures.inputs import Inputs
 from deepops_fixtures.journal import Journal
 from deepops_fixtures.parts import Parts
@@ -69,6 +69,7 @@ class Rehearsal:
         #: Whether any test of this run wants the cluster to be put back.
         self.goes_back = False
         self.store = Store(self.book)
+        self._baseline = Baseline(self.store, self.stages, run_dir, self.journal)
         self._applying = Applying(settings, self.book, run_dir, self.journal)
         self._plan(kept)
         self.reuse = Reuse(
@@ -90,20 +91,13 @@ class Rehearsal:
         #: The parts of DeepOps that this run is about.
         self.chosen = subject.Chosen(self.settings, self.spec, self.run_dir)
         if self.spec is None:
-            self.provider = self._existing()
+            self.provider = vagrant_folder.existing(self.settings, self.journal, self.run_dir)
         elif not self.attached:
             self.provider = VagrantProvider(
                 self.spec, self.settings, self.journal, self.run_dir, owner=self.owner, kept=kept
             )
         self.sources()
         self.chosen.upgrade()
-
-    def _existing(self) -> InventoryProvider:
-        file, inventory = self.settings.vagrant_file, self.settings.inventory
-        if file:
-            return VagrantFolderProvider(file, inventory, self.journal, self.run_dir)
-        assert inventory is not None
-        return InventoryProvider(inventory, self.journal, self.run_dir)
 
     # -- what is known before anything is up ------------------------------------------------
 
@@ -201,9 +195,7 @@ class Rehearsal:
         return running
 
     def _upgrade(self, running: RunningCluster) -> None:
-        # What the cluster was is not what it is going to be.
-        (self.run_dir / "baseline").unlink(missing_ok=True)
-        self.stages.forget("baseline")
+        self._baseline.forget()
         with suppress(FileNotFoundError):
             # The copy of the checkout that was deployed first.
             (self.run_dir / "deepops").rename(self.run_dir / "deepops-before")
@@ -225,16 +217,12 @@ class Rehearsal:
         """
         running = self.ensure_up()
         self.stages.once("baseline", lambda: self._find_baseline(running))
-        return self.store.get((self.run_dir / "baseline").read_text())
+        return self._baseline.get()
 
     def _find_baseline(self, running: RunningCluster) -> None:
-        if not (self.run_dir / "baseline").exists():
+        if not self._baseline.known:
             self._take(running, "here", {})
-        if not (self.run_dir / "baseline").exists():
-            raise ProvisionError(
-                "No checkpoint of the cluster could be taken.",
-                hint="deepops-virtual checkpoint gc, or: df -h /var/lib/libvirt/images",
-            )
+        self._baseline.get()
 
     def remember_baseline(self) -> None:
         """See to it that the cluster can be put back to how it is now; that it cannot is said, and
@@ -248,12 +236,8 @@ class Rehearsal:
 
         Raises ProvisionError or StepTimeout; the cluster counts as broken then.
         """
-        baseline = self.ensure_baseline()
-        try:
-            restoring.revert(self.store, baseline, self.ensure_up(), self.journal)
-        except DeepopsError as error:
-            self.stages.write("put back", "failed", error.message)
-            raise
+        self.ensure_baseline()
+        self._baseline.go_back(self.ensure_up())
 
     def deploy_again(self) -> None:
         """Apply the parts that were asked for, else all that the cluster carries, whether or not
@@ -289,7 +273,7 @@ class Rehearsal:
         if restored:
             running, manifest = restored
             self._keep_description(running)
-            self._set_baseline(manifest)
+            self._baseline.set(manifest)
             taken = datetime.fromtimestamp(manifest.created).strftime("%Y-%m-%d %H:%M")
             self._origin.write_text(
                 f"restored from checkpoint '{manifest.id}' (stage '{manifest.told}', {taken})"
@@ -327,10 +311,7 @@ class Rehearsal:
     ) -> None:
         manifest = self.reuse.take(running, stage, made_from, parts)
         if manifest:
-            self._set_baseline(manifest)
-
-    def _set_baseline(self, manifest: Manifest) -> None:
-        (self.run_dir / "baseline").write_text(manifest.id)
+            self._baseline.set(manifest)
 
     def _keep_description(self, running: RunningCluster) -> RunningCluster:
         """Write what this run's processes and its report read of the cluster, and return it: as
@@ -353,9 +334,7 @@ class Rehearsal:
         # All of it before anything is applied: what is edited under the first part is in none.
         made_from = [self._inputs(parts) if keep else {} for parts in steps]
         for source, parts, inputs in zip(new, steps, made_from, strict=True):
-            # What the cluster was is not what it is going to be.
-            (self.run_dir / "baseline").unlink(missing_ok=True)
-            self.stages.forget("baseline")
+            self._baseline.forget()
             self._applying.apply(running, source)
             if keep:
                 self._take(running, "deployed", inputs, parts)
@@ -401,7 +380,7 @@ class Rehearsal:
         Raises LeakError when something of it is left on this host.
         """
         if self.provider is None:
-            self._forget_private_baseline()
+            self._baseline.drop_private()
             return ""
         keep = self.settings.keep == "always" or (self.settings.keep == "failed" and failed)
         name = self.instance
@@ -413,11 +392,3 @@ class Rehearsal:
             return name
         self.provider.down()
         return ""
-
-    def _forget_private_baseline(self) -> None:
-        """A cluster that runs on needs this run's own checkpoint no more."""
-        with suppress(OSError, DeepopsError):
-            manifest = self.store.get((self.run_dir / "baseline").read_text())
-            if manifest.stage == "here":
-                with self.book.locked():
-                    self.store.drop(manifest, in_use=True)

@@ -21,6 +21,7 @@ from deepops_fixtures.cluster.providers.inventory import InventoryProvider
 from deepops_fixtures.cluster.running import NodeData, RunningCluster
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.journal import Journal
+from deepops_fixtures.settings import Settings
 
 #: Seconds for a question to Vagrant: it asks libvirt about every machine.
 _PATIENCE = 180.0
@@ -158,3 +159,12 @@ class VagrantFolderProvider(InventoryProvider):
                 ],
             )
         return running.model_copy(update={"name": self.file.parent.name})
+
+
+def existing(settings: Settings, journal: Journal, run_dir: Path) -> InventoryProvider:
+    """Return the provider of the hosts that a run takes as they are: those of a Vagrantfile of a
+    user's own, else of an inventory."""
+    if settings.vagrant_file:
+        return VagrantFolderProvider(settings.vagrant_file, settings.inventory, journal, run_dir)
+    assert settings.inventory is not None
+    return InventoryProvider(settings.inventory, journal, run_dir)
