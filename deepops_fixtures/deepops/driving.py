@@ -204,8 +204,11 @@ class Driving:
         told = [f"not here and not needed: {galaxy.told(missing)}"] if not missing.empty else []
         for path in self.named:
             told += variables.dropped(self.playbooks.imports(path), root)
+        # It is prepared before the machines start, and again by whoever applies it.
+        known = {event.what for event in journal.events()}
         for sentence in dict.fromkeys(told):
-            journal.note("prepare", sentence, status="ok")
+            if sentence not in known:
+                journal.note("prepare", sentence, status="ok")
 
     def copy(self, folder: Path, inventory: Path) -> Path:
         """Make this run's copy of the checkout, configured, unless it is there; return its
