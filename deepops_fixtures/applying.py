@@ -111,7 +111,12 @@ class Applying:
         self.prepare_checkout(sources)
         found = {}
         parts = [source.part for source in sources if not source.driving]
+        given = {name for source in sources for name in source.extra_vars}
+        # What a user brings instead: the vendor's archive, images of somebody else's.
+        spared = {name for name, instead in artifacts.INSTEAD.items() if instead & given}
         for name in artifacts.needed(parts, airgap, box):
+            if name in spared:
+                continue
             path = Artifact(name, self._settings.cache_dir).ensure(self._journal)
             found[artifacts.VARIABLES[name]] = str(path)
         return found

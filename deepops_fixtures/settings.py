@@ -87,7 +87,7 @@ class Settings(BaseModel):
     )
     extra_vars: tuple[str, ...] = Field(
         (),
-        description="variables for the checkout's playbooks: FILE.yml, name=value or a JSON "
+        description="variables for the playbooks: FILE.yml, name=value or a JSON "
         "object; may be given several times, the last counts",
     )
     parts: str = Field(

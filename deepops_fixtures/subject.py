@@ -213,8 +213,11 @@ class Chosen:
         from deepops_fixtures.deploy import sources
 
         if self.source in sources.OURS:
+            from deepops_fixtures.deepops import variables
+
             self._refuse_wishes()
-            return sources.find(self.source, some, deployed(self._settings))
+            given = variables.from_user(self._settings.extra_vars)
+            return sources.find(self.source, some, deployed(self._settings), given)
         if some not in self._found:
             self._found[some] = sources.of_checkout(self._drivings(some))
         return self._found[some]
@@ -228,7 +231,7 @@ class Chosen:
 
     def _refuse_wishes(self) -> None:
         """Refuse what only a checkout can be asked for. Raises UsageProblem."""
-        for name in ("playbook", "tags", "limit", "extra_vars"):
+        for name in ("playbook", "tags", "limit"):
             if getattr(self._settings, name):
                 raise UsageProblem(
                     f"{option(name)} is for a checkout of DeepOps, and the source of this run is "

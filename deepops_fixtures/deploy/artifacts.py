@@ -41,6 +41,11 @@ VARIABLES = {
     IMAGES: "deepops_images_artifact",
     PACKAGES: "deepops_packages_artifact",
 }
+#: The variables of a user by which an artifact is not needed (playbooks/roles/kubernetes_*).
+INSTEAD = {
+    KUBERNETES: {"kubernetes_archive"},
+    IMAGES: {"kubernetes_image_archives", "kubernetes_pause_image"},
+}
 _GIB = 1024**3
 #: All that a build is told of this host's environment.
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")

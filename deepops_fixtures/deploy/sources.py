@@ -4,7 +4,7 @@ fields."""
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,14 +102,18 @@ def _version(name: str) -> str:
 
 
 def find(
-    name: str, parts: Iterable[str], there: Collection[str] = ()
+    name: str,
+    parts: Iterable[str],
+    there: Collection[str] = (),
+    variables: Mapping[str, Any] | None = None,
 ) -> tuple[PlaybookSource, ...]:
     """Return the playbooks that deploy these parts, in their order; none when there is nothing to
     deploy.
 
     Each is told by ``deepops_parts`` what the cluster will carry when it is done: its own part,
     those before it and those that are ``there``. What comes later is kept from it, so that what a
-    part leaves is the same whatever is put on top. Raises UsageProblem.
+    part leaves is the same whatever is put on top. ``variables`` are a user's own. Raises
+    UsageProblem.
     """
     if name == "none":
         return ()
@@ -123,9 +127,6 @@ def find(
                 hint="--deepops-source distro, none, or a checkout of DeepOps",
             )
         by_then = list(ordered([*parts[:number], *there]))
-        found.append(
-            PlaybookSource(
-                name=name, playbook=playbook, extra_vars={"deepops_parts": by_then}, part=part
-            )
-        )
+        given = {**(variables or {}), "deepops_parts": by_then}
+        found.append(PlaybookSource(name=name, playbook=playbook, extra_vars=given, part=part))
     return tuple(found)

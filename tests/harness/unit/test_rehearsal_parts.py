@@ -57,6 +57,21 @@ def test_what_a_playbook_brings_along_is_made_before_the_machines_are(host):
     assert host.given["kubernetes"]["deepops_kubernetes_artifact"] == "/made/kubernetes-debian12"
 
 
+@pytest.mark.parametrize(
+    ("words", "made"),
+    [
+        (["kubernetes_archive=/vendor.tar.gz"], ["images-debian12"]),
+        (['{"kubernetes_image_archives": ["/mine.tar"]}'], ["kubernetes-debian12"]),
+    ],
+)
+def test_what_a_user_brings_along_is_not_made(host, words, made):
+    host.rehearse(["kubernetes"], extra_vars=words).ensure_deployed()
+    assert host.order[: len(made) + 1] == [*made, "up"]
+    given = host.given["kubernetes"]
+    assert given["deepops_parts"] == ["kubernetes"]
+    assert {"kubernetes_archive", "kubernetes_image_archives"} & set(given)
+
+
 def test_slurm_alone_brings_nothing_along(host):
     host.rehearse(["slurm"]).ensure_deployed()
     assert host.order == ["up"]
