@@ -8,18 +8,18 @@ between: that is ``rehearsal``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from deepops_fixtures.cluster.ledger import MARK, LedgerBook
-from deepops_fixtures.cluster.running import Node, Nodes, RunningCluster
+from deepops_fixtures.cluster.running import RunningCluster
+from deepops_fixtures.deepops import readying
 from deepops_fixtures.deepops.scope import complete
 from deepops_fixtures.deploy import artifacts
 from deepops_fixtures.deploy.artifacts import Artifact
 from deepops_fixtures.deploy.runner import Deployment
 from deepops_fixtures.deploy.sources import PlaybookSource
-from deepops_fixtures.errors import DeployError, UsageProblem
+from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.journal import Journal
 from deepops_fixtures.parts import Parts, ordered
 from deepops_fixtures.settings import Settings
@@ -62,32 +62,6 @@ def refuse_unprovided(box: str, sources: Sequence[PlaybookSource], airgap: bool)
             "'debian12' alone.",
             hint="choose a cluster whose box is 'debian12', or --deepops-parts slurm",
         )
-
-
-def fetch_lists(running: RunningCluster, journal: Journal) -> None:
-    """Have apt know its packages on every node.
-
-    A box leaves the lists out, an installed Debian has them; DeepOps' bootstrap-python.yml fetches
-    them on Ubuntu alone. Raises DeployError naming the node.
-    """
-    script = (
-        "command -v apt-get >/dev/null || exit 0; set -- /var/lib/apt/lists/*_Packages*; "
-        '[ -e "$1" ] || apt-get update -q'
-    )
-
-    def fetch(node: Node) -> None:
-        done = node.host.run("sh -c %s", script)
-        if done.rc != 0:
-            raise DeployError(
-                f"'{node.name}' cannot fetch its lists of packages.",
-                detail=(done.stderr or done.stdout).strip(),
-                hint=f"deepops-virtual ssh {running.name} {node.name} sudo apt-get update",
-            )
-
-    nodes = list(Nodes(running))
-    what = "having apt know its packages"
-    with journal.step("prepare", what), ThreadPoolExecutor(len(nodes)) as pool:
-        list(pool.map(fetch, nodes))
 
 
 class Applying:
@@ -141,7 +115,7 @@ class Applying:
         there = self.there(running)
         onto = [f"{part} of {over}" if over else part for part in there]
         if source.driving:
-            fetch_lists(running, self._journal)
+            readying.ready(running, self._journal)
         self._deployment(running, source, onto).apply(self._settings.deploy_timeout)
         self.note_pieces(running, source)
         self._note(running, [*there, source.part])

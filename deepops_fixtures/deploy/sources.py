@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deepops_fixtures import facts, inputs, resources
+from deepops_fixtures.deepops import readying
 from deepops_fixtures.deepops.driving import Driving
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.inputs import Inputs
@@ -49,6 +50,7 @@ class PlaybookSource:
                 **self.driving.inputs(),
                 "tools": {"ansible-runner": _version("ansible-runner")},
                 "harness": inputs.of_files(package, code),
+                "machines": inputs.of_files(readying.script().parent, [readying.script()]),
             }
         tools = ("ansible-core", "ansible-runner", "mitogen")
         return {
