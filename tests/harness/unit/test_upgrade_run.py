@@ -5,7 +5,10 @@ import json
 from types import SimpleNamespace
 
 from deepops_fixtures.applying import Applying
+from deepops_fixtures.baseline import Baseline
 from deepops_fixtures.cluster import topology
+from deepops_fixtures.cluster.checkpoints import Store
+from deepops_fixtures.deepops import readying
 from deepops_fixtures.deploy import timing
 from deepops_fixtures.journal import Journal
 from deepops_fixtures.rehearsal import Rehearsal
@@ -32,9 +35,13 @@ def test_the_refs_playbooks_run_and_then_the_branchs(tmp_path, book, ledger, mon
     spec, running = topology.load("debian"), checkouts.this_host(tmp_path)
     book.write(ledger("mine", spec=spec, socket_dir=tmp_path / "s"))
     journal = Journal(run_dir / "events.jsonl")
+    # This host is not to be changed.
+    monkeypatch.setattr(readying, "ready", lambda *_: None)
+    stages = Stages(run_dir, journal)
     made = SimpleNamespace(
         settings=settings, run_dir=run_dir, chosen=Chosen(settings, spec, run_dir),
-        stages=Stages(run_dir, journal), _applying=Applying(settings, book, run_dir, journal),
+        stages=stages, _applying=Applying(settings, book, run_dir, journal),
+        _baseline=Baseline(Store(book), stages, run_dir, journal),
     )  # fmt: skip
     (run_dir / "stages").mkdir()
     [first] = made.chosen.sources()
