@@ -102,7 +102,7 @@ class Comparison(BaseModel):
         ]
         paced = (
             f"; its tasks took {self.pace:.2g} times as long throughout, which is allowed for"
-            if self.pace > 1
+            if self.pace >= 1.1
             else ""
         )
         return (

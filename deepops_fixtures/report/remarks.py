@@ -38,20 +38,32 @@ class Remark:
 def of_timing(comparisons: list[timing.Comparison]) -> list[Remark]:
     """Return what deployments say of their tasks' times, nothing where there is nothing to compare
     with."""
+    alike = [item for item in comparisons if not any(item.lists.values())]
+    told = [item for item in comparisons if item not in alike]
     remarks = []
-    for item in comparisons:
+    if len(alike) > 1:
+        runs = ", ".join(dict.fromkeys(item.base for item in alike))
+        line = f"tasks: {len(alike)} playbooks in which no task differs much from run {runs}."
+        rows: list[tuple[str, ...]] = [
+            (item.playbook, duration(item.base_seconds), duration(item.seconds)) for item in alike
+        ]
+        head = ("playbook", f"run {runs}", "this run")
+        remarks.append(
+            Remark("Playbooks that took as long as before", [(line, False)], rows, head)
+        )
+    for item in comparisons if len(alike) == 1 else told:
         lines = [(f"tasks: {item.verdict}", False)]
         lines += [(f"  slower: {task}", True) for task in item.slower[:_TASKS]]
         if len(item.slower) > _TASKS:
             more = len(item.slower) - _TASKS
             lines.append((f"  … and {more} more: deepops-virtual timing {item.run}", True))
-        rows: list[tuple[str, ...]] = [
+        rows = [
             (word, _seconds(task.before), _seconds(task.after), task.task, task.where)
             for word, tasks in item.lists.items()
             for task in tasks
         ]
-        head = ("", f"run {item.base}", "this run", "task", "file")
-        remarks.append(Remark(f"Tasks of {item.playbook}, compared", lines, rows, head))
+        columns = ("", f"run {item.base}", "this run", "task", "file")
+        remarks.append(Remark(f"Tasks of {item.playbook}, compared", lines, rows, columns))
     return remarks
 
 

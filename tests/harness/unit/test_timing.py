@@ -183,6 +183,21 @@ def test_the_terminal_gets_the_worst_and_the_page_all(keep):
     assert remark.notable
 
 
+def test_playbooks_that_took_as_long_as_before_share_a_line(keep):
+    for name in ("20260101-000000-tiny", "20260102-000000-tiny"):
+        folder = keep(name, SLURM)
+        for number in (2, 3):
+            slow = number == 3 and name.startswith("20260102")
+            keep(name, {"Build": 30.0 if slow else 10.0}, number=number, playbook=f"{number}.yml")
+    several, slower = remarks.of_timing(timing.against_earlier(folder))
+    run = "20260101-000000-tiny"
+    assert several.lines == [
+        (f"tasks: 2 playbooks in which no task differs much from run {run}.", False)
+    ]
+    assert [row[0] for row in several.rows] == ["slurm-cluster.yml", "2.yml"]
+    assert slower.lines[1] == ("  slower: slurm : Build: 10.0 s -> 30 s", True)
+
+
 def test_the_command_compares_two_runs(keep, deepops, tmp_path):
     keep("20260101-000000-tiny", SLURM)
     keep("20260102-000000-tiny", {**SLURM, "Install slurm": 100.0})
