@@ -195,7 +195,7 @@ def test_playbooks_that_took_as_long_as_before_share_a_line(keep):
         (f"tasks: 2 playbooks in which no task differs much from run {run}.", False)
     ]
     assert [row[0] for row in several.rows] == ["slurm-cluster.yml", "2.yml"]
-    assert slower.lines[1] == ("  slower: slurm : Build: 10.0 s -> 30 s", True)
+    assert slower.lines[1] == ("  slower: slurm : Build: 10 s -> 30 s", True)
 
 
 def test_the_command_compares_two_runs(keep, deepops, tmp_path):
