@@ -51,6 +51,14 @@ class TaskFailure(BaseModel):
     play: str = ""
     #: Whether the node did not answer; it is of no more use for the rest of the run.
     unreachable: bool = False
+    #: Where else the same task failed: one node, or all of them, is half of the diagnosis.
+    also: list[str] = Field(default_factory=list)
+
+    @property
+    def hosts(self) -> str:
+        """The nodes in words."""
+        others = f" (and on {', '.join(self.also)})" if self.also else ""
+        return f"'{self.host}'{others}"
 
 
 class DeployResult(BaseModel):
@@ -135,6 +143,7 @@ class EventReader:
         self._root = root
         self._by_uuid: dict[str, TaskResult] = {}
         self._begin: dict[str, float] = {}
+        self._failed = ""
         self._play = ""
 
     def read(self, event: dict[str, Any], now: float) -> TaskResult | None:
@@ -180,6 +189,10 @@ class EventReader:
                 play=task.play,
                 unreachable=status == "unreachable",
             )
+            self._failed = uuid
+        elif status in ("failed", "unreachable") and uuid == self._failed:
+            assert self.result.failure
+            self.result.failure.also.append(host)
         return task
 
 

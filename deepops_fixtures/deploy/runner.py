@@ -178,7 +178,7 @@ class Deployment:
             where = f"role '{failure.role}', task" if failure.role else "task"
             lost = "lost" if failure.unreachable else "failed on"
             raise DeployError(
-                f"Deploying {lost} '{failure.host}' in {where} '{failure.task}'{_of(failure)}: "
+                f"Deploying {lost} {failure.hosts} in {where} '{failure.task}'{_of(failure)}: "
                 f"{failure.message.splitlines()[0]}",
                 detail=failure.message,
                 hint=f"read {log}; then: deepops-virtual ssh {self.cluster.name} {failure.host}",

@@ -42,6 +42,7 @@ def test_the_first_failure_is_kept_with_its_output():
     assert result.failure is not None
     assert (result.failure.host, result.failure.role) == ("b", "munge")
     assert "no such unit" in result.failure.message
+    assert result.failure.hosts == "'b' (and on a)"
     assert not result.finished
 
 
