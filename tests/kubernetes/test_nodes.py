@@ -6,7 +6,14 @@ import json
 import pytest
 
 from deepops_fixtures import facts
-from deepops_fixtures.checks import ApiRefused, Clocks, KubeNode, Kubernetes, kube_obstacles
+from deepops_fixtures.checks import (
+    ApiRefused,
+    Clocks,
+    KubeNode,
+    Kubernetes,
+    Rsyslog,
+    kube_obstacles,
+)
 from deepops_fixtures.checks.kube_networks import (
     covers,
     node_routes,
@@ -185,3 +192,11 @@ def test_the_service_network_is_used_for_nothing_else(answering_kubernetes: Kube
     ]
     names = ", ".join(map(str, services))
     assert not clashes, f"the network of the Services {names} is also: {'; '.join(clashes)}"
+
+
+@EVERY_NODE
+def test_a_log_line_of_the_kubernetes_node_arrives_on_the_server(node: Node, rsyslog: Rsyslog):
+    if node is rsyslog.server:
+        pytest.skip("this node is the server")
+    found = rsyslog.line_arrives(node)
+    assert found.endswith("/syslog.log"), f"{node.name}: its line is in {found}"
