@@ -23,6 +23,7 @@ from contextlib import suppress
 
 import jinja2
 import libvirt
+import tenacity
 
 from deepops_fixtures.cluster import hypervisor
 from deepops_fixtures.cluster.ledger import Lease, Ledger
@@ -77,7 +78,7 @@ def create(
                 leases=leases,
             )
             try:
-                connection.networkDefineXML(text).create()
+                _start(connection, text)
             except libvirt.libvirtError as error:
                 raise ProvisionError(
                     f"Network '{name}' ({ledger.subnets[place]}) could not be started: "
@@ -87,6 +88,28 @@ def create(
 
         with ThreadPoolExecutor(max_workers=2) as pool:
             list(pool.map(make, range(len(ledger.networks))))
+
+
+def _same_bridge(error: BaseException) -> bool:
+    return isinstance(error, libvirt.libvirtError) and "File exists" in str(error)
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception(_same_bridge),
+    stop=tenacity.stop_after_attempt(5),
+    wait=tenacity.wait_random(0, 0.5),
+    reraise=True,
+)
+def _start(connection: libvirt.virConnect, text: str) -> None:
+    """Define and start a network. libvirt gives two that are defined in the same moment one
+    bridge's name, and the later to start finds it taken: it is defined anew then."""
+    network = connection.networkDefineXML(text)
+    try:
+        network.create()
+    except libvirt.libvirtError:
+        with suppress(libvirt.libvirtError):
+            network.undefine()
+        raise
 
 
 def macs(ledger: Ledger) -> dict[str, str]:

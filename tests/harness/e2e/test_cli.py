@@ -14,7 +14,7 @@ OWN_PLAYBOOK = """
 from pathlib import Path
 from deepops_fixtures.deploy import sources
 
-def find(name, parts, there):
+def find(name, parts, there, variables=None):
     playbook = Path(__file__).parent / "site.yml"
     return (sources.PlaybookSource(name="distro", playbook=playbook),)
 

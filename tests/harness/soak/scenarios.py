@@ -132,7 +132,7 @@ from pathlib import Path
 from deepops_fixtures.deploy import sources
 
 
-def find(name, parts, there):
+def find(name, parts, there, variables=None):
     return (sources.PlaybookSource(name="distro", playbook=Path(os.environ["SOAK_PLAYBOOK"])),)
 
 

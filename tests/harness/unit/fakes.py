@@ -143,6 +143,9 @@ class Network:
     def create(self) -> None:
         self.started = True
 
+    def undefine(self) -> None:
+        self.started = False
+
 
 class Connection:
     """What ``libvirt.open`` gives."""

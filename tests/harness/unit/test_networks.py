@@ -96,6 +96,20 @@ def test_a_network_that_cannot_start_is_named_with_its_subnet(made, monkeypatch)
     assert "already in use by interface eth0" in str(caught.value)
 
 
+def test_networks_that_were_given_the_name_of_one_bridge_are_made_again(made, monkeypatch):
+    refused = []
+
+    def create(network):
+        if not refused:
+            refused.append(network.name())
+            raise refusal("error creating bridge interface virbr3: File exists")
+        network.started = True
+
+    monkeypatch.setattr(Network, "create", create)
+    assert len(made()) == 2
+    assert len(refused) == 1
+
+
 def test_the_bridges_addresses_are_read_back(made, instance):
     made(macs={"deepops-one": "52:54:00:aa:00:01"})
     assert networks.macs(instance) == {"deepops-one": "52:54:00:aa:00:01", "deepops-one-mgmt": ""}
