@@ -42,8 +42,9 @@ Host *
   # First what an emulated guest computes fastest.
   KexAlgorithms ^curve25519-sha256
   ConnectTimeout 20
+  # An emulated guest that stood still for forty seconds went on as if nothing had been.
   ServerAliveInterval 10
-  ServerAliveCountMax 3
+  ServerAliveCountMax 6
   ControlMaster auto
   ControlPath "{{ sockets }}/%C"
   ControlPersist 900
