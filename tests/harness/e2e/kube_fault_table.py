@@ -126,5 +126,5 @@ ROUNDS = in_rounds(
     "foreign-kubelet-certificate node-cordoned",
     "node-never-joined",
 )
-#: How many of them are played without --harness-all-faults: two to three minutes each.
-FIRST = 2
+#: How many of them are played without --harness-all-faults: two minutes each.
+FIRST = 1
