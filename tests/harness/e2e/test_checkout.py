@@ -6,7 +6,17 @@ from tests.harness.unit import checkouts
 
 pytestmark = pytest.mark.slow
 
-CLUSTER = "extends: tiny\ndeployment: slurm\n"
+CLUSTER = """\
+box: debian12
+deployment: slurm
+nodes:
+  virtual-login:
+    groups: [slurm-master, slurm-node]
+    cpus: 1
+    memory: 384
+    disk: 8
+    address: 11
+"""
 EDIT = """\
 - name: say what is not committed yet
   copy:
