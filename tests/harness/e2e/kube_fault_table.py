@@ -111,7 +111,10 @@ FAULTS = (
     Fault(
         "node-never-joined", GPU,
         "systemctl disable --now kubelet",
-        {},
+        {
+            f"test_the_node_is_in_the_api_under_its_name[{GPU}]": f"'{GPU}' never joined",
+            RUNS: "kubelet is inactive",
+        },
         {MGMT: f"{_ADMIN} kubectl delete node {GPU}"},
     ),
 )  # fmt: skip
