@@ -54,7 +54,7 @@ def refuse_unprovided(box: str, sources: Sequence[PlaybookSource], airgap: bool)
         for source in sources
         if not source.driving
         and source.part == "kubernetes"
-        and not source.extra_vars.get("kubernetes_archive")
+        and artifacts.KUBERNETES not in artifacts.spared(source.extra_vars)
     ]
     if unserved and artifacts.KUBERNETES not in provided:
         raise UsageProblem(
@@ -79,15 +79,12 @@ class Applying:
         """Make what these playbooks bring along from this host, unless it is cached.
 
         Returns the variables that tell them where it is. Done before the machines start: building
-        the binaries of Kubernetes takes both minutes and processors, and a checkout's Ansible may
-        not be had at all. Raises ArtifactError, UsageProblem.
+        the binaries of Kubernetes takes both minutes and processors. Raises ArtifactError.
         """
-        self.prepare_checkout(sources)
         found = {}
         parts = [source.part for source in sources if not source.driving]
-        given = {name for source in sources for name in source.extra_vars}
-        # What a user brings instead: the vendor's archive, images of somebody else's.
-        spared = {name for name, instead in artifacts.INSTEAD.items() if instead & given}
+        given = {name: value for each in sources for name, value in each.extra_vars.items()}
+        spared = artifacts.spared(given)
         for name in artifacts.needed(parts, airgap, box):
             if name in spared:
                 continue
@@ -97,7 +94,7 @@ class Applying:
 
     def prepare_checkout(self, sources: Sequence[PlaybookSource]) -> None:
         """Have Ansible there, and what of Galaxy a checkout's playbooks need; refuse what cannot
-        be had. Raises ArtifactError, UsageProblem."""
+        be had, before the machines start. Raises ArtifactError, UsageProblem."""
         for source in sources:
             if source.driving:
                 source.driving.prepare(self._journal)
@@ -158,6 +155,7 @@ class Applying:
         ledger = self._book.get(running.name)
         scratch = ledger.socket_dir / "ansible"
         # Where they are on this host decides nothing about the cluster, so it is no input of it.
+        self.prepare_checkout([source])
         brought = self.prepare(ledger.spec.box, [source], ledger.airgap)
         source = replace(source, extra_vars={**source.extra_vars, **brought})
         return Deployment(

@@ -15,9 +15,10 @@ import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -41,8 +42,9 @@ VARIABLES = {
     IMAGES: "deepops_images_artifact",
     PACKAGES: "deepops_packages_artifact",
 }
-#: The variables of a user by which an artifact is not needed (playbooks/roles/kubernetes_*).
-INSTEAD = {
+#: The variables of a user by which an artifact is not needed: the vendor's archive, images of
+#: somebody else's (playbooks/roles/kubernetes_*).
+_INSTEAD = {
     KUBERNETES: {"kubernetes_archive"},
     IMAGES: {"kubernetes_image_archives", "kubernetes_pause_image"},
 }
@@ -346,6 +348,15 @@ def _recipes() -> Path:
 def available(recipes: Path | None = None) -> list[str]:
     """Return the names of the artifacts that can be built."""
     return sorted(path.parent.name for path in (recipes or _recipes()).glob("*/recipe.yml"))
+
+
+def spared(variables: Mapping[str, Any]) -> set[str]:
+    """Return the artifacts that are not needed where a user gives these variables."""
+    return {
+        artifact
+        for artifact, instead in _INSTEAD.items()
+        if any(variables.get(name) for name in instead)
+    }
 
 
 def needed(parts: Collection[str], airgap: bool, box: str = "debian12") -> list[str]:

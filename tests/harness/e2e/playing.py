@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from deepops_fixtures.rehearsal import Rehearsal
+from deepops_fixtures.settings import Settings
 from tests.harness.e2e.conftest import Commands, Ended, nodes_of
 from tests.harness.e2e.fault_table import Fault
+
+
+def rehearsal_of(cluster: str, folder: Path) -> Rehearsal:
+    """Return the rehearsal that puts a cluster back to how it is now."""
+    made = Rehearsal(Settings.load({"attach": cluster}), folder)
+    made.ensure_baseline()
+    return made
 
 
 def play(

@@ -4,10 +4,9 @@ import pytest
 
 from deepops_fixtures.checks import Slurm, wait_until
 from deepops_fixtures.rehearsal import Rehearsal
-from deepops_fixtures.settings import Settings
 from tests.harness.e2e.conftest import Commands, nodes_of
 from tests.harness.e2e.fault_table import FAULTS, ROUNDS, Fault
-from tests.harness.e2e.playing import play
+from tests.harness.e2e.playing import play, rehearsal_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
@@ -20,11 +19,7 @@ def test_every_fault_of_the_table_is_tried_once():
 
 @pytest.fixture(scope="module")
 def rehearsal(slurm_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Rehearsal:
-    """The rehearsal that puts the cluster back to how it is now."""
-    settings = Settings.load({"attach": slurm_cluster})
-    made = Rehearsal(settings, tmp_path_factory.mktemp("rehearsal"))
-    made.ensure_baseline()
-    return made
+    return rehearsal_of(slurm_cluster, tmp_path_factory.mktemp("rehearsal"))
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,10 @@ import pytest
 
 from deepops_fixtures.checks import Kubernetes, kube_obstacles, wait_until
 from deepops_fixtures.rehearsal import Rehearsal
-from deepops_fixtures.settings import Settings
 from tests.harness.e2e.conftest import Commands, nodes_of
 from tests.harness.e2e.fault_table import Fault
 from tests.harness.e2e.kube_fault_table import FAULTS, FIRST, ROUNDS
-from tests.harness.e2e.playing import play
+from tests.harness.e2e.playing import play, rehearsal_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
@@ -22,11 +21,7 @@ def test_every_fault_of_the_table_is_tried_once():
 
 @pytest.fixture(scope="module")
 def rehearsal(kubernetes_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Rehearsal:
-    """The rehearsal that puts the cluster back to how it is now."""
-    settings = Settings.load({"attach": kubernetes_cluster})
-    made = Rehearsal(settings, tmp_path_factory.mktemp("rehearsal"))
-    made.ensure_baseline()
-    return made
+    return rehearsal_of(kubernetes_cluster, tmp_path_factory.mktemp("rehearsal"))
 
 
 def test_every_check_of_a_whole_cluster_is_green(kubernetes_cluster: str, commands: Commands):
