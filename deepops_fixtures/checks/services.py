@@ -3,7 +3,9 @@ ssh access."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -146,6 +148,14 @@ class Munge:
         return hashlib.sha256(f"deepops{output.split()[0]}".encode()).hexdigest()[:12]
 
 
+#: Why a source is not followed, by the state that ``chronyc -c sources`` gives it (chronyc(1)).
+_DOUBTS = {
+    "x": "its time disagrees with that of most others",
+    "~": "its time varies too much",
+    "?": "its time is not usable (not synchronised itself, or too few answers yet)",
+}
+
+
 class Clocks:
     """The nodes' clocks."""
 
@@ -163,6 +173,39 @@ class Clocks:
             if (after - before) / 2 < best[1]:
                 best = (theirs - (before + after) / 2, (after - before) / 2)
         return best
+
+    def why_alone(self, node: Node) -> str:
+        """Return why chronyd of a node follows nobody: names without an address, sources that do
+        not answer or are not believed (chronyc(1): activity, sources)."""
+        run = node.host.run
+        files = "/etc/chrony/chrony.conf /etc/chrony.conf /etc/chrony/sources.d /etc/chrony/conf.d"
+        wanted = run(f"grep -rhsE '^ *(server|pool|peer|refclock) ' {files}").stdout
+        return silent_sources(
+            [line.split()[1] for line in wanted.splitlines()],
+            run("chronyc activity").stdout,
+            run("chronyc -c -n sources").stdout,
+        )
+
+
+def silent_sources(wanted: list[str], activity: str, sources: str) -> str:
+    """Return one sentence on why no source of chronyd can be followed, from those that its files
+    name and from what ``chronyc activity`` and ``chronyc -c -n sources`` print."""
+    if not wanted:
+        return "chrony's files name no server, pool, peer or refclock"
+    unknown = re.search(r"(\d+) sources? with unknown address", activity)
+    found = []
+    if unknown and int(unknown[1]):
+        found.append(
+            f"{unknown[1]} of the sources {', '.join(wanted)} have no address: a name cannot be "
+            "resolved"
+        )
+    for row in csv.reader(sources.splitlines()):
+        state, name, reach = row[1], row[2], int(row[5], 8)
+        if not reach:
+            found.append(f"source {name} does not answer")
+        elif state in _DOUBTS:
+            found.append(f"source {name} answers, but {_DOUBTS[state]}")
+    return "; ".join(found) or f"chrony asks {', '.join(wanted)} and has not decided yet"
 
 
 class Nfs:

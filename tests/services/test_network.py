@@ -55,7 +55,7 @@ def test_the_clocks_of_all_nodes_agree(deepops: Nodes, clocks: Clocks):
 
 @pytest.mark.piece("chrony")
 @pytest.mark.nodes("slurm-cluster", "k8s_cluster")
-def test_the_clock_of_the_node_follows_a_source(node: Node):
+def test_the_clock_of_the_node_follows_a_source(node: Node, clocks: Clocks):
     def tracking() -> Tracking:
         done = node.host.run("chronyc -c tracking")
         assert done.rc == 0, f"{node.name}: chrony does not answer: {done.stdout.strip()}"
@@ -70,6 +70,7 @@ def test_the_clock_of_the_node_follows_a_source(node: Node):
         lambda seen: seen.leap != "Not synchronised" and 0 < seen.stratum < 16,
         45,
         pause=2,
+        evidence=lambda: clocks.why_alone(node),
     )
 
 

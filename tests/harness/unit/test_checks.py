@@ -2,6 +2,7 @@
 
 from deepops_fixtures import facts
 from deepops_fixtures.checks import Munge, Unit, Units
+from deepops_fixtures.checks.services import silent_sources
 from deepops_fixtures.cluster.vagrant_tool import error_sentence, readable
 
 
@@ -73,3 +74,38 @@ def test_vagrants_sentence_is_found_above_the_trace_that_follows_it(tmp_path):
 
 def test_a_console_is_shown_without_terminal_escapes():
     assert readable("\x1b[2J\x1b[1;32mOK\x1b[0m booted\r\n") == "OK booted"
+
+
+ACTIVITY = """200 OK
+{0} sources online
+0 sources offline
+0 sources doing burst (return to online)
+0 sources doing burst (return to offline)
+{1} sources with unknown address
+"""
+
+
+def test_a_clock_that_follows_nobody_says_that_no_name_has_an_address():
+    said = silent_sources(["0.pool.ntp.org", "ntp.site"], ACTIVITY.format(0, 2), "")
+    assert said == (
+        "2 of the sources 0.pool.ntp.org, ntp.site have no address: a name cannot be resolved"
+    )
+
+
+def test_a_clock_that_follows_nobody_says_which_source_is_silent_and_which_is_doubted():
+    sources = (
+        "^,?,192.0.2.5,0,6,0,4294967295,0.000000000,0.000000000,0.000000000\n"
+        "^,x,192.0.2.6,2,6,377,11,-3600.000000000,0.000012345,0.000034567\n"
+        "^,?,192.0.2.7,0,6,1,11,0.000000000,0.000012345,0.000034567\n"
+    )
+    assert silent_sources(["a", "b", "c"], ACTIVITY.format(3, 0), sources) == (
+        "source 192.0.2.5 does not answer; "
+        "source 192.0.2.6 answers, but its time disagrees with that of most others; "
+        "source 192.0.2.7 answers, but its time is not usable "
+        "(not synchronised itself, or too few answers yet)"
+    )
+
+
+def test_a_clock_that_follows_nobody_says_that_there_is_nobody_or_no_decision_yet():
+    assert "name no server" in silent_sources([], ACTIVITY.format(0, 0), "")
+    assert "has not decided yet" in silent_sources(["a"], ACTIVITY.format(1, 0), "")
