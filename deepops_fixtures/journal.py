@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["begin", "end", "note"]
+Kind = Literal["begin", "end", "note", "running"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,14 @@ class Journal:
             status=status,
             detail=detail,
             seconds=seconds,
+        )
+
+    def running(
+        self, phase: str, what: str, node: str = "", detail: str = "", seconds: float | None = None
+    ) -> None:
+        """Announce that something goes on which began ``seconds`` ago."""
+        self._write(
+            kind="running", phase=phase, what=what, node=node, detail=detail, seconds=seconds
         )
 
     def events(self) -> list[Event]:

@@ -47,7 +47,7 @@ def line_of(event: Event, begin: float, colour: bool) -> str:
     """Return the line that shows this event, '' when it is not worth one."""
     clock = str(timedelta(seconds=int(max(0.0, event.time - begin))))[-5:]
     subject = event.what
-    if event.phase == "deploy" and event.kind == "note":
+    if event.phase == "deploy" and event.kind in ("note", "running"):
         subject = f"{event.detail} : {event.what}"
     elif event.node:
         subject = f"{event.node}: {event.what}"
@@ -57,6 +57,9 @@ def line_of(event: Event, begin: float, colour: bool) -> str:
     elif event.kind == "end":
         done = "done" if event.status == "ok" else event.status.upper()
         outcome = f"{done} in {duration(event.seconds or 0)}"
+    elif event.kind == "running":
+        outcome = f"still running, {duration(event.seconds or 0)}"
+        outcome += f", on {event.node}" if event.node else ""
     else:
         took = "" if event.seconds is None else duration(event.seconds)
         word = event.status if event.status != "ok" or event.phase == "deploy" else ""

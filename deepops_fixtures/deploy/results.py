@@ -145,6 +145,8 @@ class EventReader:
         self._begin: dict[str, float] = {}
         self._failed = ""
         self._play = ""
+        #: The hosts that are at the newest task.
+        self.busy: set[str] = set()
 
     def read(self, event: dict[str, Any], now: float) -> TaskResult | None:
         """Take an event in; return the task that just ended on its last host so far, if one
@@ -161,6 +163,7 @@ class EventReader:
             )
             self.result.tasks.append(task)
             self._by_uuid[uuid], self._begin[uuid] = task, now
+            self.busy = set()
             return None
         if kind == "playbook_on_play_start":
             self._play = str(data.get("name") or data.get("play") or data.get("pattern") or "")
@@ -174,10 +177,13 @@ class EventReader:
         if not kind.startswith("runner_on_") or uuid not in self._by_uuid:
             return None
         task = self._by_uuid[uuid]
+        host = str(data.get("host", ""))
+        if kind == "runner_on_start":
+            self.busy.add(host)
         status = _status(kind, data)
         if status is None:
             return None
-        host = str(data.get("host", ""))
+        self.busy.discard(host)
         task.hosts[host] = status
         task.seconds = round(now - self._begin[uuid], 3)
         if status in ("failed", "unreachable") and self.result.failure is None:

@@ -19,6 +19,7 @@ from ansible_runner.interface import init_runner
 
 from deepops_fixtures.cluster.running import RunningCluster
 from deepops_fixtures.deploy.calls import Call, calls_of
+from deepops_fixtures.deploy.pulse import Pulse
 from deepops_fixtures.deploy.results import (
     DeployResult,
     EventReader,
@@ -105,6 +106,7 @@ class Deployment:
         thread = threading.Thread(target=_quietly, args=(runner, events), daemon=True)
         reader = EventReader(result, call.folder or call.playbook.parent)
         begin = time.monotonic()
+        pulse = Pulse(self.journal, reader)
         thread.start()
         try:
             while thread.is_alive() or not events.empty():
@@ -117,6 +119,7 @@ class Deployment:
                     )
                 with contextlib.suppress(queue.Empty):
                     self._take(events.get(timeout=0.25), reader)
+                pulse.beat(time.monotonic())
         finally:
             stop.set()
             thread.join(timeout=30)

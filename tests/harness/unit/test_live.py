@@ -55,3 +55,11 @@ def test_the_follower_shows_what_other_processes_write_too(tmp_path):
     Journal(tmp_path / "events.jsonl").note("up", "ready")
     live.stop()
     assert [line.split("up     ")[1] for line in lines] == ["virtual-login: booted", "ready"]
+
+
+def test_a_long_task_says_that_it_still_runs_and_where():
+    event = Event(
+        75.0, "running", "deploy", "Slurm", node="b, c", seconds=60.2, detail="slurm-cluster"
+    )
+    line = line_of(event, 15.0, colour=False)
+    assert line == "01:00 deploy slurm-cluster : Slurm  still running, 1 min 00 s, on b, c"
