@@ -7,10 +7,9 @@ ansible-inventory reads the file, so every format and plugin that Ansible knows 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,33 @@ from deepops_fixtures.cluster import ssh
 from deepops_fixtures.cluster.running import NodeData, RunningCluster, with_parent_groups
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.journal import Journal
-from deepops_fixtures.proc import Deadline
+from deepops_fixtures.proc import Deadline, run_logged, tail
 
 _PATIENCE = 30.0
+_PROGRAM = Path(sys.executable).with_name("ansible-inventory")
+#: Seconds that Ansible gets for reading an inventory, scripts and plugins in it included.
+_READING = 120.0
+#: The folders that a folder of inventories may have: Ansible reads no hosts there.
+_VARIABLES = ("group_vars", "host_vars")
+
+
+def _refuse_loose_folder(path: Path) -> None:
+    """Raise UsageProblem for a folder that is not one of inventories alone: Ansible executes every
+    executable file at any depth of it, to have a dynamic inventory of each."""
+    if not path.is_dir():
+        return
+    other = sorted(
+        entry.name for entry in path.iterdir() if entry.is_dir() and entry.name not in _VARIABLES
+    )
+    writable = bool(path.stat().st_mode & 0o002)
+    if not other and not writable:
+        return
+    why = "everybody may write there" if writable else f"it has '{other[0]}'"
+    within = path / "inventory"
+    raise UsageProblem(
+        f"Folder '{path}' is no inventory ({why}), and Ansible would execute every program in it.",
+        hint=f"name the file: {within if within.is_file() else 'FOLDER/inventory'}",
+    )
 
 
 class InventoryProvider:
@@ -73,22 +96,28 @@ class InventoryProvider:
             return self._data
         if not self.path.exists():
             raise UsageProblem(f"Inventory '{self.path}' not found.", hint="give an existing file")
-        done = subprocess.run(
-            [Path(sys.executable).with_name("ansible-inventory"), "-i", self.path, "--list"],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            env={**os.environ, "ANSIBLE_INVENTORY_UNPARSED_FAILED": "true"},
-        )
-        try:
-            self._data = dict(json.loads(done.stdout))
-        except ValueError:
-            self._data = None
-        if done.returncode != 0 or self._data is None:
+        _refuse_loose_folder(self.path)
+        by_hand = f"ansible-inventory -i {self.path} --list"
+        with tempfile.TemporaryDirectory(prefix="deepops-inventory-") as folder:
+            log, answer = Path(folder, "log"), Path(folder, "answer")
+            status = run_logged(
+                [_PROGRAM, "-i", self.path, "--list", "--output", answer],
+                log=log,
+                deadline=Deadline.after(_READING),
+                what=f"Reading inventory '{self.path}'",
+                env={"ANSIBLE_INVENTORY_UNPARSED_FAILED": "true"},
+                hint=f"see what it waits for: {by_hand}",
+            )
+            said = tail(log, 8)
+            try:
+                self._data = dict(json.loads(answer.read_bytes()))
+            except (OSError, ValueError):
+                self._data = None
+        if status != 0 or self._data is None:
             raise UsageProblem(
                 f"'{self.path}' is not an inventory that Ansible can read.",
-                detail="\n".join(done.stderr.strip().splitlines()[-8:]),
-                hint=f"ansible-inventory -i {self.path} --list",
+                detail=said,
+                hint=by_hand,
             )
         return self._data
 
