@@ -65,14 +65,20 @@ def test_slurm_knows_the_memory_the_node_has(node: Node, slurm: Slurm):
     assert 0.75 * real <= seen <= real, f"{node.name} has {real} MiB, slurm.conf says {seen} MiB"
 
 
+def odd_ones(file: str, nodes: list[Node], reference: Node) -> list[str]:
+    """Return the nodes on which a file of Slurm is not the reference's."""
+    command = f"sha256sum < {facts.SLURM_CONFIG_DIR}/{file}"
+    wanted = reference.host.check_output(command)
+    return sorted(node.name for node in nodes if node.host.run(command).stdout.strip() != wanted)
+
+
 def test_every_node_has_the_same_slurm_configuration(deepops: Nodes):
-    command = f"cd {facts.SLURM_CONFIG_DIR} && cat slurm.conf cgroup.conf | sha256sum"
-    digests = {
-        node.name: node.host.check_output(command) for node in deepops.group("slurm-cluster")
-    }
-    reference = digests[deepops.slurm_controller.name]
-    odd = sorted(name for name, digest in digests.items() if digest != reference)
-    assert not odd, f"slurm.conf or cgroup.conf differs from the controller's on {', '.join(odd)}"
+    odd = odd_ones("slurm.conf", deepops.group("slurm-cluster"), deepops.slurm_controller)
+    assert not odd, f"slurm.conf differs from the controller's on {', '.join(odd)}"
+    # Only slurmd reads it (cgroup.conf(5)); DeepOps puts it on compute nodes alone.
+    compute = deepops.group("slurm-node")
+    odd = odd_ones("cgroup.conf", compute, compute[0])
+    assert not odd, f"cgroup.conf differs from {compute[0].name}'s on {', '.join(odd)}"
 
 
 def test_every_node_has_the_same_slurm_version(slurm: Slurm, deepops: Nodes):
