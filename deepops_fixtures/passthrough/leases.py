@@ -219,22 +219,6 @@ class Leases:
 
     # -- passing on -------------------------------------------------------------------------
 
-    def adopt(self, instance: str) -> Lease:
-        """Make this process the holder of what a cluster instance has; its placement is not known.
-
-        Groups that another living process of the same run has locked stay with it.
-        """
-        handles: dict[int, int] = {}
-        if not self.of(instance):
-            return Lease(Placement(), handles)
-        with self._choosing():
-            for group, holder in self.of(instance).items():
-                found, taken = self._lock((group,))
-                if taken is None:
-                    handles.update(found)
-                    lease_files.write(found[group], holder.model_copy(update=_me()))
-        return Lease(Placement(), handles)
-
     def keep(self, instance: str) -> None:
         """Note that an instance is left running: its lease lasts until it is destroyed."""
         self._rewrite(instance, lambda holder: holder.model_copy(update={"kept": True}))

@@ -43,11 +43,6 @@ def missing_modules(text: str, wanted: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in wanted if module_name(name) not in listed)
 
 
-def with_modules(text: str, wanted: Iterable[str]) -> str:
-    """Return the text of such a file with the missing modules at its end, one a line."""
-    return with_lines(text, missing_modules(text, wanted))
-
-
 def with_lines(text: str, lines: Iterable[str]) -> str:
     """Return the text with these lines at its end."""
     added = "".join(f"{line}\n" for line in lines)

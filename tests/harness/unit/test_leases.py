@@ -136,7 +136,6 @@ def test_nothing_asked_is_nothing_leased_and_no_file_made(tree, leases):
     assert taken(leases, "none").groups == ()
     leases.keep("ours")
     leases.release("ours")
-    assert leases.adopt("ours").groups == ()
     assert not (tree.root / FOLDER.lstrip("/")).exists()
 
 
@@ -288,24 +287,6 @@ def test_a_kept_cluster_keeps_its_lease_and_says_so(tree, leases, run):
     leases.keep("first")
     first.communicate("")
     assert leases.holders()[40].kept
-
-
-def test_another_process_takes_a_lease_over(tree, leases, run):
-    first = run("2", "first")
-    held_by(first)
-    machine(tree, "first_gpu01")
-    killed(first)
-    lease = leases.adopt("first")
-    assert lease.groups == (40, 41)
-    assert {holder.pid for holder in leases.holders().values()} == {os.getpid()}
-    assert leases.holders()[41].instance == "first"
-
-
-def test_a_lease_that_a_living_process_has_is_not_taken_over(leases, run):
-    first = run("auto", "first")
-    held_by(first)
-    assert leases.adopt("first").groups == ()
-    assert leases.holders()[40].pid == first.pid
 
 
 # -- release --------------------------------------------------------------------------------

@@ -148,8 +148,8 @@ def test_a_module_is_listed_whatever_its_dash_and_comments():
 
 
 def test_a_module_is_added_after_a_last_line_without_an_end():
-    assert modprobe.with_modules("loop", ["kvm"]) == "loop\nkvm\n"
-    assert modprobe.with_modules("kvm", ["kvm"]) == "kvm"
+    assert modprobe.with_lines("loop", ["kvm"]) == "loop\nkvm\n"
+    assert modprobe.with_lines("kvm", []) == "kvm"
 
 
 # -- modprobe.d -------------------------------------------------------------------------------
