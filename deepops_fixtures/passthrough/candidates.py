@@ -227,7 +227,7 @@ class Rules:
         for item in unit.devices:
             if item.bdf in self.guests:
                 yield f"'{item.bdf}' is in the virtual machine '{self.guests[item.bdf]}'."
-            for interface in self._use.routes.get(item.bdf, ()):
+            for interface in self._use.traffic.get(item.bdf, ()):
                 yield f"'{item.bdf}' carries traffic of this host ('{interface}')."
             processes = self._use.processes(item)
             if processes:

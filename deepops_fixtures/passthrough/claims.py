@@ -1,5 +1,6 @@
 """Which device IDs a host may be prepared for: vfio-pci takes every device of an ID at boot.
 
+A network card in use, but not by the default route, may be meant: that is said and not refused.
 Nothing is asked about IOMMU groups, which are not there before the host is prepared; whether a
 single device may be handed through now is decided in `candidates`.
 """
@@ -68,6 +69,24 @@ def _needed(item: PciDevice, use: HostUse) -> str:
     if use.may_hold_root(item):
         return "may be the controller of the root disk, which cannot be told here"
     return ""
+
+
+def departures(host: Host, ids: Sequence[str]) -> tuple[str, ...]:
+    """Return notes on network interfaces in use that the host is without once vfio-pci has these
+    IDs."""
+    use = HostUse(host)
+    found = []
+    for item in (device for wanted in ids for device in host.with_id(wanted)):
+        busy = use.traffic.get(item.bdf)
+        names = busy or use.interfaces_up.get(item.bdf, ())
+        if names:
+            listed = ", ".join(f"'{name}'" for name in names)
+            what = "carries traffic" if busy else "is up"
+            found.append(
+                f"'{item.bdf}' ({host.name(item)}) {what} now: {listed}. From the next boot on "
+                "this host is without it."
+            )
+    return tuple(found)
 
 
 def companions(host: Host, ids: Sequence[str]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Final
 
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.passthrough import boot_entries, grub, modprobe, platform_facts
-from deepops_fixtures.passthrough.claims import companions, wanted_ids
+from deepops_fixtures.passthrough.claims import companions, departures, wanted_ids
 from deepops_fixtures.passthrough.kernel_line import Parameter, cmdline_parameters
 from deepops_fixtures.passthrough.pci import Host
 from deepops_fixtures.passthrough.plans import (
@@ -65,7 +65,7 @@ def plan(host: Host, devices: Iterable[str], *, softdep: bool = True) -> Prepara
     ids = wanted_ids(host, devices)
     family = platform_facts.family(host)
     draft = Draft(host)
-    draft.notes += companions(host, ids)
+    draft.notes += [*departures(host, ids), *companions(host, ids)]
     _boot_modules(draft, family)
     _modprobe(draft, ids, softdep=softdep)
     parameters = wanted_parameters(host, _kernel_ids(draft, ids, family))

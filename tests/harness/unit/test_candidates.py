@@ -273,6 +273,13 @@ def test_a_card_with_any_other_route_is_in_use_and_one_without_is_free(tree):
     )
 
 
+def test_a_card_under_a_bridge_without_address_is_in_use(tree):
+    a_network_card(trees.server(tree), "enp4s0").net("br7", lower=["enp4s0"])
+    assert reason(tree, "0000:04:00.0", extra_ids=[E1000E]) == (
+        "'0000:04:00.0' carries traffic of this host ('br7')."
+    )
+
+
 def test_a_route_table_that_cannot_be_read_is_named(tree):
     trees.dgx1v(tree).file("/proc/net/route", "Iface\neno1\t0\t0\tUG\t0\t0\t0\t0\n")
     with pytest.raises(UsageProblem, match="route' holds a line that cannot be read: 'UG'"):

@@ -331,4 +331,18 @@ def test_a_file_that_is_a_link_is_refused(tree):
     place.rename(tree.root / "etc/default/real")
     place.symlink_to("real")
     with pytest.raises(UsageProblem, match="is a link to 'real'; only plain files"):
+def test_a_network_card_in_use_is_noted_and_not_refused(tree):
+    tree.pci("0000:04:00.0", "8086:10d3", pci_trees.NIC_CLASS, driver="e1000e", group=70)
+    tree.net("enp4s0", "0000:04:00.0")
+    assert plan(Host(tree.root), ["8086:10d3"]).notes == ()
+    tree.file("/sys/class/net/enp4s0/operstate", "up\n")
+    (note,) = plan(Host(tree.root), ["8086:10d3"]).notes
+    assert note == (
+        "'0000:04:00.0' (Ethernet controller) is up now: 'enp4s0'. From the next boot on this "
+        "host is without it."
+    )
+    tree.route("enp4s0", "0000A8C0", "00FFFFFF")
+    assert " carries traffic now: 'enp4s0'. " in plan(Host(tree.root), ["8086:10d3"]).notes[0]
+
+
         plan(Host(tree.root), [V100])
