@@ -8,7 +8,7 @@ passthrough"). To carry a plan out, or take it back, is for `prepared`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from deepops_fixtures.errors import UsageProblem
@@ -142,7 +142,7 @@ def modprobe_files(host: Host) -> dict[str, str]:
     for folder in MODPROBE_FOLDERS:
         for file in host.path(folder).glob("*.conf"):
             places.setdefault(file.name, f"{folder}/{file.name}")
-    return {place: host.text(place) for _, place in sorted(places.items())}
+    return modprobe.in_order({place: host.text(place) for place in places.values()})
 
 
 def _modprobe(draft: Draft, ids: Sequence[str], *, softdep: bool) -> None:
@@ -155,12 +155,28 @@ def _modprobe(draft: Draft, ids: Sequence[str], *, softdep: bool) -> None:
         )
     text = draft.text(place)
     draft.write(place, modprobe.with_ids(with_header(text), ids), "vfio-pci takes these devices")
-    if not softdep:
+    if softdep:
+        devices = (item for wanted in ids for item in draft.host.with_id(wanted))
+        _softdeps(draft, files, platform_facts.rival_modules(draft.host, devices))
+
+
+def _softdeps(draft: Draft, files: Mapping[str, str], rivals: Sequence[str]) -> None:
+    """Have these modules wait for vfio-pci. Raises UsageProblem where another file has the first
+    word on one of them, which is the one that counts."""
+    missing = modprobe.missing_softdeps(files, rivals)
+    if not missing:
         return
-    devices = (item for wanted in ids for item in draft.host.with_id(wanted))
-    rivals = platform_facts.rival_modules(draft.host, devices)
-    lines = [str(item) for item in modprobe.missing_softdeps(files, rivals)]
-    draft.add_lines(SOFTDEPS, lines, "vfio-pci takes its devices before these drivers see them")
+    lines = [str(item) for item in missing]
+    text = modprobe.with_first_lines(with_header(draft.text(SOFTDEPS)), lines)
+    draft.write(SOFTDEPS, text, "vfio-pci takes its devices before these drivers see them")
+    then = modprobe.in_order({**files, SOFTDEPS: text})
+    for item in modprobe.missing_softdeps(then, rivals):
+        place = modprobe.softdep_file(then, item.module)
+        raise UsageProblem(
+            f"'{draft.host.path(place)}' says before any other file what '{item.module}' waits "
+            "for, and only the first word counts.",
+            hint=f"write there: {item}   (or leave it as it is: --no-nvidia-softdep)",
+        )
 
 
 def _kernel_ids(

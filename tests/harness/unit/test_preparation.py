@@ -225,6 +225,35 @@ def test_drivers_that_would_take_the_device_are_found_by_the_kernels_own_list(tr
     assert platform_facts.rival_modules(host, host.with_id(NVSWITCH)) == ("anything",)
 
 
+SOFTDEPS = "/etc/modprobe.d/00-deepops-passthrough.conf"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("# mine\n\nsoftdep nvidia pre: i2c\n",
+         "# mine\n\nsoftdep nvidia pre: i2c vfio-pci\nsoftdep nvidia pre: i2c\n"),
+        ("softdep nvidia pre: i2c", "softdep nvidia pre: i2c vfio-pci\nsoftdep nvidia pre: i2c"),
+        ("# mine\n# no break", "# mine\n# no break\nsoftdep nvidia pre: vfio-pci\n"),
+        ("", "softdep nvidia pre: vfio-pci\n"),
+    ],
+)  # fmt: skip
+def test_a_softdep_comes_before_the_line_that_counted(tree, before, after):
+    tree.bind("0000:08:00.0", "nvidia").file(SOFTDEPS, before)
+    assert planned(tree, V100)[SOFTDEPS] == after
+    tree.file(SOFTDEPS, after)
+    assert SOFTDEPS not in planned(tree, V100)
+
+
+def test_a_softdep_of_a_file_that_is_read_earlier_is_refused_with_the_line(tree):
+    tree.bind("0000:08:00.0", "nvidia").file("/etc/modprobe.d/00-a.conf", "softdep nv* pre: i2c\n")
+    with pytest.raises(UsageProblem, match=r"00-a\.conf' says before any other") as refused:
+        plan(Host(tree.root), [V100])
+    assert refused.value.hint.startswith("write there: softdep nvidia pre: i2c vfio-pci ")
+    tree.file("/etc/modprobe.d/00-a.conf", "softdep nv* pre: i2c vfio-pci\n")
+    assert SOFTDEPS not in planned(tree, V100)
+
+
 def test_a_softdep_takes_over_what_counted_before_and_leaves_the_blacklisted_out():
     files = {
         "/etc/modprobe.d/a.conf": "softdep nvidia post: nvidia-uvm\nblacklist nouveau\n",
@@ -302,6 +331,20 @@ def test_an_id_that_the_boot_display_shares_is_refused(tmp_path):
     )
 
 
+def test_a_network_card_in_use_is_noted_and_not_refused(tree):
+    tree.pci("0000:04:00.0", "8086:10d3", pci_trees.NIC_CLASS, driver="e1000e", group=70)
+    tree.net("enp4s0", "0000:04:00.0")
+    assert plan(Host(tree.root), ["8086:10d3"]).notes == ()
+    tree.file("/sys/class/net/enp4s0/operstate", "up\n")
+    (note,) = plan(Host(tree.root), ["8086:10d3"]).notes
+    assert note == (
+        "'0000:04:00.0' (Ethernet controller) is up now: 'enp4s0'. From the next boot on this "
+        "host is without it."
+    )
+    tree.route("enp4s0", "0000A8C0", "00FFFFFF")
+    assert " carries traffic now: 'enp4s0'. " in plan(Host(tree.root), ["8086:10d3"]).notes[0]
+
+
 def test_what_goes_along_with_a_device_is_noted(tmp_path):
     tree = pci_trees.workstation(HostTree(tmp_path / "host"))
     (tree.place("0000:01:00.0") / "boot_vga").write_text("0\n")
@@ -331,18 +374,4 @@ def test_a_file_that_is_a_link_is_refused(tree):
     place.rename(tree.root / "etc/default/real")
     place.symlink_to("real")
     with pytest.raises(UsageProblem, match="is a link to 'real'; only plain files"):
-def test_a_network_card_in_use_is_noted_and_not_refused(tree):
-    tree.pci("0000:04:00.0", "8086:10d3", pci_trees.NIC_CLASS, driver="e1000e", group=70)
-    tree.net("enp4s0", "0000:04:00.0")
-    assert plan(Host(tree.root), ["8086:10d3"]).notes == ()
-    tree.file("/sys/class/net/enp4s0/operstate", "up\n")
-    (note,) = plan(Host(tree.root), ["8086:10d3"]).notes
-    assert note == (
-        "'0000:04:00.0' (Ethernet controller) is up now: 'enp4s0'. From the next boot on this "
-        "host is without it."
-    )
-    tree.route("enp4s0", "0000A8C0", "00FFFFFF")
-    assert " carries traffic now: 'enp4s0'. " in plan(Host(tree.root), ["8086:10d3"]).notes[0]
-
-
         plan(Host(tree.root), [V100])
