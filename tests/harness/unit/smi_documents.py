@@ -41,6 +41,9 @@ class Card:
     active: tuple[str, ...] = ("gpu_idle",)
     fabric: tuple[str, str] = ("N/A", "N/A")
     recovery: str = "None"
+    #: What came before the recovery: 'reset_required', 'drain_and_reset_recommended'.
+    reset: str = ""
+    sram_threshold: str = "No"
     #: (pid, type, name)
     processes: tuple[tuple[int, str, str], ...] = field(default_factory=tuple)
 
@@ -77,6 +80,7 @@ def _gpu(card: Card, dtd: int) -> str:
         tag("uuid", card.uuid),
         tag("gpu_virtualization_mode", tag("virtualization_mode", card.virtualization)),
         tag("gpu_recovery_action", card.recovery) if dtd > 12 else "",
+        _reset(card, dtd) if dtd > 11 else "",
         tag("pci", pci, _link(card, dtd)),
         tag("performance_state", "P0"),
         _reasons(card, dtd),
@@ -131,6 +135,13 @@ def _reasons(card: Card, dtd: int) -> str:
     return tag(f"clocks_{word}_reasons", *told)
 
 
+def _reset(card: Card, dtd: int) -> str:
+    gone = "Requested functionality has been deprecated"
+    names = ("reset_required", "drain_and_reset_recommended")
+    now = {name: "Yes" if card.reset == name else "No" for name in names}
+    return tag("gpu_reset_status", *(tag(n, gone if dtd > 12 else now[n]) for n in names))
+
+
 def _errors(card: Card, dtd: int) -> str:
     if dtd < 10:
         bits = tag("double_bit", tag("device_memory", "0"), tag("total", card.uncorrectable))
@@ -139,7 +150,8 @@ def _errors(card: Card, dtd: int) -> str:
         kinds = ("parity", "secded") if dtd > 12 else ("",)
         sram = [tag(f"sram_uncorrectable{'_' * bool(kind)}{kind}", "0") for kind in kinds]
         dram = tag("dram_correctable", "7") + tag("dram_uncorrectable", card.uncorrectable)
-        spans = [tag(span, *sram, dram) for span in _SPANS]
+        limit = tag("sram_threshold_exceeded", card.sram_threshold) if dtd > 12 else ""
+        spans = [tag(span, *sram, dram, limit * (span == "aggregate")) for span in _SPANS]
     more = tag("channel_repair_pending", "No") if dtd > 12 else ""
     return tag("ecc_errors", *spans, more)
 
@@ -157,8 +169,9 @@ def _repairs(card: Card, dtd: int) -> str:
         )
     ]
     pending = "N/A" if dtd > 11 else card.retirement_pending
-    names = ["pending_retirement"] + (["pending_blacklist"] if dtd > 9 else [])
-    retired = tag("retired_pages", *causes, *(tag(name, pending) for name in names))
+    # r410 and later have both; a page waits when either says so.
+    old = [tag("pending_blacklist", "N/A" if dtd > 11 else "No")] if dtd > 9 else []
+    retired = tag("retired_pages", *causes, *old, tag("pending_retirement", pending))
     if dtd < 11:
         return retired
     rows = [

@@ -117,8 +117,9 @@ def test_a_gpu_that_nvidia_smi_does_not_show_is_red_with_what_it_said():
 
 
 def test_a_gpu_that_tells_nothing_but_errors_is_red():
-    (fault,) = Gpus(healthy(Card(temperature="GPU is lost"))).lost().faults
-    assert fault == f"{LABEL} does not answer (gpu_temp: GPU is lost)"
+    for said in ("GPU is lost", "[GPU requires reset]", "ERR!", "[Unknown Error]"):
+        (fault,) = Gpus(healthy(Card(temperature=said))).lost().faults
+        assert fault == f"{LABEL} does not answer (gpu_temp: {said})"
 
 
 def test_an_xid_is_told_once_with_its_meaning():
@@ -148,6 +149,14 @@ def test_a_log_that_cannot_be_read_is_not_a_log_without_xid():
         ("memory", Card(retired="64"), 11, "has retired 64 pages and can retire no more"),
         ("memory", Card(remap_pending="Yes"), 12, "has bad rows that are remapped at its next"),
         ("memory", Card(remap_failure="Yes"), 12, "could not remap a bad row"),
+        ("memory", Card(sram_threshold="Yes"), 13, "reports 'sram_threshold_exceeded'"),
+        (
+            "memory",
+            Card(reset="reset_required"),
+            12,
+            "is to be recovered, says the driver: 'Reset",
+        ),
+        ("memory", Card(reset="drain_and_reset_recommended"), 12, "driver: 'Drain and Reset'"),
         ("memory", Card(recovery="Reboot"), 13, "is to be recovered, says the driver: 'Reboot'"),
         ("heat", Card(temperature="86 C"), 12, "is at 86 °C and slows down at 85 °C"),
         ("heat", Card(temperature="86 C"), 13, "is 1 °C past where it slows down for its heat"),
