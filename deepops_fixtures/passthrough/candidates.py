@@ -183,6 +183,8 @@ class Rules:
 
     def _unsafe(self, unit: Unit) -> Iterator[str]:
         for item in unit.devices:
+            if item.is_board:
+                yield f"'{item.bdf}' is a part of this host's board ({item.class_name})."
             if item.boot_vga:
                 yield f"'{item.bdf}' is the boot display of this host."
             if item.iommu_group is None:

@@ -60,8 +60,8 @@ def _which(item: PciDevice, matches: Sequence[PciDevice]) -> str:
 
 def _needed(item: PciDevice, use: HostUse) -> str:
     """Return what this host needs a device for, '' when it can do without."""
-    if item.is_bridge:
-        return "is a PCI bridge, which stays with the host"
+    if item.is_board:
+        return f"is a part of the board ({item.class_name}), which stays with the host"
     if item.boot_vga:
         return "is the boot display"
     for what in use.needs(item):

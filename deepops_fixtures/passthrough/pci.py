@@ -25,7 +25,7 @@ VFIO = "vfio-pci"
 NVIDIA = 0x10DE
 #: PCI class codes without the programming interface (pci.ids, class section).
 VGA, THREE_D, DISPLAY = 0x0300, 0x0302, 0x0380
-PCI_BRIDGE, OTHER_BRIDGE = 0x0604, 0x0680
+BRIDGES, PCI_BRIDGE, OTHER_BRIDGE = 0x06, 0x0604, 0x0680
 
 _ADDRESS = re.compile(
     r"(?:(?P<domain>[0-9a-f]{4,8}):)?(?P<bus>[0-9a-f]{2}):(?P<slot>[0-9a-f]{2})\.(?P<function>[0-7])"
@@ -166,6 +166,11 @@ class PciDevice:
     def is_bridge(self) -> bool:
         """Whether it is a PCI-to-PCI bridge (a port of a switch or of the root complex)."""
         return self.base_class == PCI_BRIDGE
+
+    @property
+    def is_board(self) -> bool:
+        """Whether it is a part of the board that no guest can use: a host, ISA or PCI bridge."""
+        return self.class_code >> 16 == BRIDGES and self.base_class != OTHER_BRIDGE
 
 
 def device_id(text: str) -> str:

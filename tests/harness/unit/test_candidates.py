@@ -118,6 +118,16 @@ def test_a_bridge_counts_when_a_driver_other_than_pcieport_has_it(tree):
     assert "also holds '0000:00:05.0' (PCI bridge" in reason(tree, "0000:05:00.0")
 
 
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [(0x060400, "PCI bridge"), (0x060000, "Host bridge"), (0x060100, "ISA bridge")],
+)
+def test_a_part_of_the_board_is_refused_though_its_id_is_named(tree, code, name):
+    trees.server(tree).pci("0000:00:1c.0", "8086:a110", code, group=20)
+    said = reason(tree, "0000:00:1c.0", extra_ids=["8086:a110"])
+    assert said == f"'0000:00:1c.0' is a part of this host's board ({name})."
+
+
 def test_without_iommu_no_device_is_assignable(tree):
     assert reason(trees.no_iommu(tree), "0000:08:00.0") == (
         "'0000:08:00.0' is in no IOMMU group: the IOMMU is off, in the BIOS or on the kernel's "

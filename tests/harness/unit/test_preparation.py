@@ -307,7 +307,7 @@ def test_an_iommu_that_is_on_tells_itself(tree):
         ("10de:ffff", "This host has no device '10de:ffff'"),
         ("8086:a102", "'0000:00:17.0' is the controller of the root disk"),
         ("8086:15b7", "is the network card of the default route .'eno1'."),
-        ("8086:6f04", "is a PCI bridge"),
+        ("8086:6f04", r"is a part of the board \(PCI bridge\), which stays"),
     ],
 )
 def test_an_id_that_cannot_be_had_is_refused(tree, device, why):
