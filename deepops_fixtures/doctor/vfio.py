@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from deepops_fixtures.doctor.case import Case, prepare
 from deepops_fixtures.doctor.model import Question, Verdict, fail, ok, skip, warn
+from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.passthrough import modprobe, preparation, prepared
 from deepops_fixtures.passthrough.pci import PciDevice
 from deepops_fixtures.passthrough.platform_facts import rival_modules
@@ -144,10 +145,17 @@ def claims(case: Case) -> Verdict:
 
 def preparation_state(case: Case) -> Verdict:
     """Look how far `gpu prepare` came on this host, and whether a reboot is due."""
-    found = prepared.state(case.host)
+    try:
+        found = prepared.state(case.host)
+    except UsageProblem as error:
+        if isinstance(error.__cause__, PermissionError):
+            return skip(f"{error.message} As root: sudo deepops-virtual doctor")
+        raise
     if found.state == "none":
         return skip("'gpu prepare' was not used on this host")
     again = prepare(found.ids) if found.ids else case.prepare
+    if found.undoing:
+        return fail("a preparation was taken back half-way", prepared.UNDO)
     if found.state == "partial":
         return fail("a preparation was stopped half-way", again)
     if found.pending:

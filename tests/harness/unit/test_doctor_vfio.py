@@ -3,11 +3,13 @@ next boot, and which GPUs a run would get."""
 
 import os
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from deepops_fixtures.errors import DeepopsError
 from deepops_fixtures.passthrough import prepared as prepared_by
+from deepops_fixtures.passthrough.backup import MANIFEST
 from deepops_fixtures.passthrough.pci import Host
 from tests.harness.unit import pci_trees
 from tests.harness.unit.doctors import LOG, MODULES, ask, case, prepared
@@ -251,6 +253,28 @@ def test_a_preparation_that_was_stopped_is_to_be_finished(bare):
     assert (check.status, check.fix) == (
         "fail",
         "sudo deepops-virtual gpu prepare --device 10de:1db1 --apply, then reboot",
+    )
+
+
+def test_a_preparation_that_was_taken_back_half_way_is_to_be_taken_back(bare):
+    prepare(bare)
+    manifest = bare.root / MANIFEST.lstrip("/")
+    manifest.write_text(manifest.read_text().replace('"applied"', '"undoing"'))
+    check = ask(bare, "preparation")
+    assert (check.status, check.fix) == ("fail", "sudo deepops-virtual gpu prepare --undo")
+
+
+def test_a_preparation_that_only_root_may_read_is_not_judged(bare, monkeypatch):
+    prepare(bare)
+
+    def refused(_path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    check = ask(bare, "preparation")
+    assert (check.status, check.detail.endswith("As root: sudo deepops-virtual doctor")) == (
+        "skip",
+        True,
     )
 
 

@@ -130,6 +130,16 @@ def test_mode_and_owner_of_an_edited_file_stay(tree):
     assert (tree.root / "etc/modprobe.d/vfio.conf").stat().st_mode & 0o777 == 0o644
 
 
+def test_every_user_may_read_what_is_made_whatever_roots_umask_is(tree):
+    before = os.umask(0o077)
+    try:
+        apply(tree)
+    finally:
+        os.umask(before)
+    for name in ("etc/modules-load.d", "var/lib", backup.FOLDER.lstrip("/")):
+        assert (tree.root / name).stat().st_mode & 0o777 == 0o755, name
+
+
 def test_a_second_apply_changes_nothing_and_runs_nothing(tree):
     apply(tree)
     before, run = snapshot(tree), Programs()
