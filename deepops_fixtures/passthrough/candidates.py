@@ -133,7 +133,8 @@ def _unit_around(host: Host, first: PciDevice, wanted: Sequence[PciDevice]) -> U
 
 def _stays_behind(device: PciDevice) -> bool:
     """Return whether a group may be used while this member of it stays with the host."""
-    return device.is_bridge and device.driver in ("", "pcieport")
+    # AMD's root ports share their group with a 'dummy host bridge' that no driver wants.
+    return device.is_board and device.driver in ("", "pcieport")
 
 
 def _ordered(devices: Iterable[PciDevice]) -> tuple[PciDevice, ...]:

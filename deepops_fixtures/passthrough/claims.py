@@ -95,7 +95,7 @@ def companions(host: Host, ids: Sequence[str]) -> tuple[str, ...]:
     for item in (device for wanted in ids for device in host.with_id(wanted)):
         group = host.groups.get(item.iommu_group, ()) if item.iommu_group is not None else ()
         for other in (*host.functions(item), *group):
-            if other.id not in ids and not other.is_bridge:
+            if other.id not in ids and not other.is_board:
                 found.setdefault(other.id, other)
     return tuple(
         f"'{item.bdf}' ({item.class_name}) goes to a guest together with what was named: add "

@@ -112,6 +112,14 @@ def test_a_group_with_something_else_is_refused_listing_it(tree):
     )
 
 
+def test_a_host_bridge_that_nobody_drives_is_no_obstacle_in_the_group(tree):
+    trees.gpu(trees.server(tree), "0000:08:00.0", group=12, bridge_group=12)
+    tree.pci("0000:00:01.0", "1022:1632", 0x060000, group=12)
+    assert found(tree)["0000:08:00.0"].assignable
+    tree.bind("0000:00:01.0", "agpgart-amd64")
+    assert "also holds '0000:00:01.0' (Host bridge 1022:1632" in reason(tree, "0000:08:00.0")
+
+
 def test_a_bridge_counts_when_a_driver_other_than_pcieport_has_it(tree):
     trees.gpu(trees.server(tree), "0000:05:00.0", group=12, bridge_group=12)
     tree.bind("0000:00:05.0", "shpchp")
