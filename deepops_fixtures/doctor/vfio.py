@@ -49,13 +49,19 @@ def on_boot(case: Case) -> Verdict:
 
 
 def ids(case: Case) -> Verdict:
-    """Look whether vfio-pci is told to take these devices: 'options vfio-pci ids=…'."""
+    """Look whether vfio-pci is told to take these devices: 'options vfio-pci ids=…', or the
+    kernel's command line."""
     if not case.devices:
         return skip("there is no device to look at")
     missing = [item for item in case.device_ids if item not in case.vfio_ids]
     if not missing:
         return ok(f"vfio-pci takes {', '.join(case.device_ids)} at boot")
     where = f"no 'options vfio-pci ids=' in '/etc/modprobe.d' has {', '.join(missing)}"
+    if case.vfio_ids_on_command_line:
+        where = (
+            f"'vfio-pci.ids=' on the kernel's command line lacks {', '.join(missing)}, and counts "
+            "alone here"
+        )
     if any(_is_held(item) for item in case.devices if item.id in missing):
         return fail(where, case.prepare)
     return warn(f"{where}; nothing is in the way until the next boot", case.prepare)

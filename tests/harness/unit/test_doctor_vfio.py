@@ -84,6 +84,17 @@ def test_ids_on_the_kernels_command_line_count(ready):
     assert ask(ready, "vfio-ids", gpu="8").status == "ok"
 
 
+@pytest.mark.parametrize("built_in", [False, True])
+def test_ids_of_modprobe_d_do_not_count_beside_those_of_the_command_line(ready, built_in):
+    if built_in:
+        ready.file("/lib/modules/6.1/modules.builtin", "kernel/drivers/vfio/pci/vfio-pci.ko\n")
+    else:
+        ready.cmdline("intel_iommu=on", "vfio-pci.ids=8086:10d3")
+    check = ask(ready, "vfio-ids", gpu="8")
+    assert check.status == "warn"
+    assert "on the kernel's command line lacks 10de:1db1, 10de:1ac1, and counts" in check.detail
+
+
 @pytest.fixture
 def taken(tree):
     """A DGX-1V whose GPUs the nvidia driver took at boot."""
