@@ -91,6 +91,8 @@ class Gpu(_Data):
     remapped_rows: int | None
     remap_pending: bool | None
     remap_failed: bool | None
+    #: Banks of the memory in which no row is left for a bad one.
+    banks_without_spares: int | None
     #: Repairs of the memory that wait for a reset or cannot be made ('channel_repair_pending', …),
     #: and 'sram_threshold_exceeded'.
     repairs: tuple[str, ...]
@@ -321,6 +323,9 @@ def _memory_health(gpu: _Section) -> dict[str, object]:
         "remapped_rows": gpu.total(f"{rows}/remapped_row_corr", f"{rows}/remapped_row_unc"),
         "remap_pending": gpu.flag(f"{rows}/remapped_row_pending"),
         "remap_failed": gpu.flag(f"{rows}/remapped_row_failure"),
+        "banks_without_spares": gpu.integer(
+            f"{rows}/row_remapper_histogram/row_remapper_histogram_none"
+        ),
         "repairs": tuple(found),
         "recovery": gpu.text("gpu_recovery_action") or reset,
     }

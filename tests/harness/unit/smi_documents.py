@@ -30,6 +30,7 @@ class Card:
     retired: str = "0"
     retirement_pending: str = "No"
     rows: str = "0"
+    no_spares: str = "0"
     remap_pending: str = "No"
     remap_failure: str = "No"
     generation: tuple[int, int] = (3, 3)
@@ -179,8 +180,15 @@ def _repairs(card: Card, dtd: int) -> str:
         tag("remapped_row_unc", card.rows),
         tag("remapped_row_pending", card.remap_pending),
         tag("remapped_row_failure", card.remap_failure),
+        _banks(card.no_spares),
     ]
     return retired + (tag("remapped_rows", *rows) if dtd > 11 else tag("remapped_rows", "N/A"))
+
+
+def _banks(none_left: str) -> str:
+    kinds = {"max": "640", "high": "0", "partial": "0", "low": "0", "none": none_left}
+    told = (tag(f"row_remapper_histogram_{kind}", f"{n} bank(s)") for kind, n in kinds.items())
+    return tag("row_remapper_histogram", *told)
 
 
 def _temperature(card: Card, dtd: int) -> str:

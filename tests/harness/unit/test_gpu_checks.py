@@ -149,6 +149,7 @@ def test_a_log_that_cannot_be_read_is_not_a_log_without_xid():
         ("memory", Card(retired="64"), 11, "has retired 64 pages and can retire no more"),
         ("memory", Card(remap_pending="Yes"), 12, "has bad rows that are remapped at its next"),
         ("memory", Card(remap_failure="Yes"), 12, "could not remap a bad row"),
+        ("memory", Card(no_spares="2"), 12, "has 2 bank(s) of memory with no spare row left"),
         ("memory", Card(sram_threshold="Yes"), 13, "reports 'sram_threshold_exceeded'"),
         (
             "memory",
@@ -182,6 +183,20 @@ def test_a_sick_gpu_is_named_with_its_cause(check, card, dtd, cause):
     assert len(verdict.faults) == 1
     assert cause in verdict.faults[0]
     assert str(verdict).startswith(f"gpu01: GPU 0 (0000:07:00.0, {card.name})")
+
+
+@pytest.mark.parametrize(
+    ("card", "dtd", "said"),
+    [
+        (Card(rows="4"), 12, "has remapped 4 row(s) of its memory in its life"),
+        (Card(retired="2"), 10, "has retired 2 page(s) of its memory in its life"),
+    ],
+)
+def test_memory_that_was_repaired_is_a_remark_and_no_fault(card, dtd, said):
+    verdict = Gpus(healthy(card, report=Reply(document(card, dtd=dtd)))).memory()
+    assert (verdict.judged, verdict.faults) == (1, ())
+    assert verdict.remarks == (f"{LABEL} {said}",)
+    assert Gpus(healthy()).memory().remarks == ()
 
 
 def test_heat_that_comes_with_load_is_seen():
@@ -219,6 +234,8 @@ def test_a_guest_is_told_that_it_cannot_see_its_slot():
     ("check", "card"),
     [
         ("heat", Card(temperature="N/A")),
+        ("link", Card(generation=("N/A", 3))),
+        ("link", Card(width=("N/A", 16))),
         ("power", Card(draw="[Not Supported]")),
         ("persistence", Card(persistence="N/A")),
         ("mig", Card()),
