@@ -68,6 +68,12 @@ def test_a_gpu_without_the_nvidia_driver_is_red(driver, cause):
     assert gpus.obstacle.startswith(f"gpu01: {cause}")
 
 
+def test_a_module_that_tells_no_version_is_red():
+    text = survey((Card(),)).replace("module 535.54.03", "")
+    (fault,) = Gpus(healthy(survey=Reply(text))).driver().faults
+    assert fault == "the kernel module 'nvidia' is not loaded (/sys/module/nvidia/version)"
+
+
 def test_a_driver_of_two_versions_is_red():
     text = survey((Card(),)).replace("module 535.54.03", "module 535.183.01")
     (fault,) = Gpus(healthy(survey=Reply(text))).driver().faults
