@@ -18,7 +18,7 @@ from deepops_fixtures.cluster import gpus
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.passthrough.binding import Binder
 from deepops_fixtures.passthrough.candidates import Candidate, Rules, Unit, candidates, units
-from deepops_fixtures.passthrough.pci import Bdf, Host, PciDevice
+from deepops_fixtures.passthrough.pci import Bdf, Host, PciDevice, device_id
 from deepops_fixtures.passthrough.selection import named_units
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -80,6 +80,9 @@ def list_devices(extra_ids: Sequence[str], root: Path, as_json: bool) -> None:
     As root the programs of other users that have a GPU open are seen, too.
     """
     host = Host(root)
+    for wanted in map(device_id, extra_ids):
+        if not host.with_id(wanted):
+            raise UsageProblem(f"This host has no device '{wanted}'.", hint="lspci -nn")
     rules, asked = _rules(host)
     found = candidates(host, rules.holders, extra_ids=extra_ids, guests=rules.guests)
     if as_json:

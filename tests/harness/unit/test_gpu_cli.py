@@ -109,6 +109,7 @@ def test_a_host_without_gpu_says_so(gpu, tree):
     [
         (["--root", "/nowhere/at/all"], "There is no 'sys' in '/nowhere/at/all'."),
         (["--device", "v100"], "'v100' is not a device ID."),
+        (["--device", "10DE:FFFF"], "This host has no device '10de:ffff'."),
     ],
 )
 def test_bad_input_is_refused_in_a_sentence(gpu, tree, words, said):
