@@ -205,9 +205,10 @@ class Host:
         return self.root / name.lstrip("/")
 
     def text(self, name: str) -> str:
-        """Return a file's text, '' when it is not there or may not be read."""
+        """Return a file's text, '' when it is not there or may not be read; without the zeros
+        that tar adds to files of sysfs."""
         try:
-            return self.path(name).read_text(errors="replace")
+            return self.path(name).read_text(errors="replace").rstrip("\0")
         except OSError:
             return ""
 

@@ -12,7 +12,10 @@ from typing import Final
 
 from deepops_fixtures.errors import UsageProblem
 
-RECOPY: Final = "copy the tree again, with its links as links (tar, cp -a)"
+RECOPY: Final = "copy the tree again, with its links as links: cp -a --parents"
+#: What may stand around a value; tar fills the files of sysfs up with zeros to the size that the
+#: kernel says they have.
+_PADDING: Final = " \t\n\0"
 #: Letters of a file's content that a message quotes.
 _QUOTED: Final = 60
 
@@ -35,7 +38,7 @@ def number(path: Path) -> int:
 def maybe_number(path: Path, base: int = 0) -> int | None:
     """Return the number in a file, None without the file. Raises UsageProblem."""
     try:
-        text = path.read_text(errors="replace").strip()
+        text = path.read_text(errors="replace").strip(_PADDING)
     except OSError:
         return None
     try:

@@ -217,6 +217,17 @@ def test_a_file_that_holds_something_else_is_named(tree, file, text, said):
     assert file in refused.value.message and "0000:08:00.0" in refused.value.message
 
 
+def test_files_that_tar_filled_up_with_zeros_are_read(tree):
+    trees.dgx2(tree)
+    before = Host(tree.root).devices
+    for path in (tree.root / "sys").rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.write_bytes(path.read_bytes().ljust(4096, b"\0"))
+    host = Host(tree.root)
+    assert host.devices == before
+    assert host.text("/sys/class/dmi/id/product_name") == "DGX-2\n"
+
+
 def test_a_missing_vendor_is_named(tree):
     (tree.pci("0000:08:00.0", "10de:1db1", trees.GPU_CLASS) / "vendor").unlink()
     with pytest.raises(UsageProblem, match=r"0000:08:00\.0/vendor' is missing"):
