@@ -235,7 +235,7 @@ def put(place: Path, content: bytes, mode: int, uid: int, gid: int) -> None:
         if (uid, gid) != (os.geteuid(), os.getegid()):
             os.fchown(descriptor, uid, gid)
         os.fchmod(descriptor, mode)
-        if place.exists():
+        with suppress(OSError):  # There is no such file, or its file system has no attributes.
             for name in os.listxattr(place):
                 with suppress(OSError):
                     os.setxattr(descriptor, name, os.getxattr(place, name))

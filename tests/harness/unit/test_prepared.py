@@ -130,6 +130,25 @@ def test_mode_and_owner_of_an_edited_file_stay(tree):
     assert (tree.root / "etc/modprobe.d/vfio.conf").stat().st_mode & 0o777 == 0o644
 
 
+def test_attributes_of_a_file_stay_and_a_file_system_without_any_is_no_obstacle(
+    tree, monkeypatch
+):
+    place = tree.root / "etc/modules"
+    try:
+        os.setxattr(place, "user.mark", b"ours")
+    except OSError:
+        pytest.skip("the file system of the tests keeps no attributes")
+    apply(tree)
+    assert os.getxattr(place, "user.mark") == b"ours"
+
+    def none(_place):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "listxattr", none)
+    undo(tree)
+    assert place.read_bytes() == b"# Gr\xfc\xdfe\nloop"
+
+
 def test_every_user_may_read_what_is_made_whatever_roots_umask_is(tree):
     before = os.umask(0o077)
     try:
