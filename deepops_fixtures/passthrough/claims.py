@@ -7,11 +7,11 @@ single device may be handed through now is decided in `candidates`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.passthrough.host_use import HostUse
-from deepops_fixtures.passthrough.pci import Bdf, Host, PciDevice, device_id
+from deepops_fixtures.passthrough.pci import NVIDIA, Bdf, Host, PciDevice, device_id
 
 
 def wanted_ids(host: Host, devices: Iterable[str]) -> tuple[str, ...]:
@@ -97,8 +97,24 @@ def companions(host: Host, ids: Sequence[str]) -> tuple[str, ...]:
         for other in (*host.functions(item), *group):
             if other.id not in ids and not other.is_board:
                 found.setdefault(other.id, other)
-    return tuple(
+    notes = [
         f"'{item.bdf}' ({item.class_name}) goes to a guest together with what was named: add "
         f"--device {name} unless vfio-pci has it otherwise."
         for name, item in found.items()
-    )
+    ]
+    return (*notes, *_switches(host, ids))
+
+
+def _switches(host: Host, ids: Sequence[str]) -> Iterator[str]:
+    """Yield a note on NVSwitches that are not named along with the GPUs that they connect."""
+    named = [device for wanted in ids for device in host.with_id(wanted)]
+    if not any(item.is_gpu and item.vendor == NVIDIA for item in named):
+        return
+    switches = dict.fromkeys(item.id for item in host.devices.values() if item.is_nvswitch)
+    missing = [name for name in switches if name not in ids]
+    if missing:
+        words = " ".join(f"--device {name}" for name in missing)
+        yield (
+            "The NVSwitches of this host go along when one node gets every GPU: for that add "
+            f"{words}."
+        )

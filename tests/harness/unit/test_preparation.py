@@ -354,6 +354,14 @@ def test_what_goes_along_with_a_device_is_noted(tmp_path):
     assert not plan(Host(tree.root), ["10de:1b06", "10de:10ef"]).notes
 
 
+def test_nvswitches_that_are_not_named_with_their_gpus_are_noted(tree):
+    (note,) = plan(Host(tree.root), [V100]).notes
+    assert note.startswith("The NVSwitches of this host go along when one node gets every GPU: ")
+    assert note.endswith(f"add --device {NVSWITCH}.")
+    assert not plan(Host(tree.root), [V100, NVSWITCH]).notes
+    assert not plan(Host(tree.root), [NVSWITCH]).notes
+
+
 def test_a_host_without_groups_yet_can_be_prepared(tmp_path):
     tree = pci_trees.no_iommu(HostTree(tmp_path / "host"))
     tree.file("/etc/default/grub", f'{GRUB}=""\n')

@@ -130,9 +130,7 @@ def test_mode_and_owner_of_an_edited_file_stay(tree):
     assert (tree.root / "etc/modprobe.d/vfio.conf").stat().st_mode & 0o777 == 0o644
 
 
-def test_attributes_of_a_file_stay_and_a_file_system_without_any_is_no_obstacle(
-    tree, monkeypatch
-):
+def test_attributes_of_a_file_stay_and_a_file_system_without_any_is_no_obstacle(tree, monkeypatch):
     place = tree.root / "etc/modules"
     try:
         os.setxattr(place, "user.mark", b"ours")
