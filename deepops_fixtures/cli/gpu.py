@@ -18,6 +18,7 @@ from deepops_fixtures.cluster import gpus
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.passthrough.binding import Binder
 from deepops_fixtures.passthrough.candidates import Candidate, Rules, Unit, candidates, units
+from deepops_fixtures.passthrough.leases import Leases
 from deepops_fixtures.passthrough.pci import Bdf, Host, PciDevice, device_id
 from deepops_fixtures.passthrough.selection import named_units
 
@@ -173,7 +174,8 @@ def bind(bdf: Sequence[str], extra_ids: Sequence[str]) -> None:
 @click.argument("bdf", nargs=-1, required=True)
 @_device_option
 def unbind(bdf: Sequence[str], extra_ids: Sequence[str]) -> None:
-    """Give devices back to the drivers that they had before `gpu bind`.
+    """Give devices back to the drivers that they had before `gpu bind`, or before a cluster that
+    is gone and whose devices did not come back.
 
     \b
     Example:
@@ -184,5 +186,6 @@ def unbind(bdf: Sequence[str], extra_ids: Sequence[str]) -> None:
     rules, _ = _rules(host)
     for unit in found:
         _refuse(rules.busy(unit), unit)
-    for address, driver in binder(host).unbind(_devices(found)).items():
-        click.echo(f"{address}: {driver or 'no driver'}, as before gpu bind")
+    leased_from = Leases(host.root).drivers_before()
+    for address, driver in binder(host).unbind(_devices(found), leased_from).items():
+        click.echo(f"{address}: {driver or 'no driver'}, as before")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -69,15 +69,21 @@ class Binder:
             raise
         return [item.bdf for item in moving]
 
-    def unbind(self, devices: Iterable[PciDevice]) -> dict[Bdf, str]:
+    def unbind(
+        self, devices: Iterable[PciDevice], leased_from: Mapping[Bdf, str] | None = None
+    ) -> dict[Bdf, str]:
         """Give devices back and return the driver each is on again, '' for none.
 
-        Raises UsageProblem for a device that `bind` did not move, before anything is changed.
+        ``leased_from``: the drivers of devices that libvirt moved for a lease and did not move
+        back. Raises UsageProblem for a device that neither `bind` nor libvirt moved, before
+        anything is changed.
         """
         devices = tuple(devices)
         with self._remembered() as memory:
-            before = {item.bdf: memory.get(str(item.bdf)) for item in devices}
-        back = {bdf: driver for bdf, driver in before.items() if driver is not None}
+            known = dict(leased_from or {})
+            found = ((Bdf.match(bdf), driver) for bdf, driver in memory.items())
+            known |= {bdf: driver for bdf, driver in found if bdf}
+        back = {item.bdf: known[item.bdf] for item in devices if item.bdf in known}
         for item in devices:
             if item.bdf not in back and not any(it in back for it in self._card(item)):
                 on = f"is on driver '{item.driver}'" if item.driver else "has no driver"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -121,6 +122,20 @@ class Leases:
             group: holder
             for group, holder in self._records().items()
             if holder.instance == instance
+        }
+
+    def drivers_before(self) -> dict[Bdf, str]:
+        """Return the driver that each device had when it was leased, by every record there is; a
+        device that was on vfio-pci is not among them.
+
+        Every user may write the records: what cannot be an address or a driver is passed over.
+        """
+        told = (it for holder in self._records().values() for it in holder.drivers.items())
+        found = ((Bdf.match(bdf), driver) for bdf, driver in told)
+        return {
+            bdf: driver
+            for bdf, driver in found
+            if bdf and driver != VFIO and re.fullmatch(r"[\w-]*", driver)
         }
 
     def _records(self) -> dict[int, Holder]:

@@ -1,5 +1,6 @@
 """Leases of IOMMU groups between real processes, some of which are killed."""
 
+import json
 import os
 import queue
 import signal
@@ -14,7 +15,7 @@ import pytest
 from deepops_fixtures.errors import LeakError, UsageProblem
 from deepops_fixtures.passthrough import lease_files
 from deepops_fixtures.passthrough.leases import FOLDER, Leases, Owner
-from deepops_fixtures.passthrough.pci import Bdf
+from deepops_fixtures.passthrough.pci import VFIO, Bdf
 from deepops_fixtures.passthrough.selection import Request
 from tests.harness.unit import pci_trees as trees
 from tests.harness.unit.pci_trees import HostTree
@@ -137,6 +138,14 @@ def test_nothing_asked_is_nothing_leased_and_no_file_made(tree, leases):
     leases.keep("ours")
     leases.release("ours")
     assert not (tree.root / FOLDER.lstrip("/")).exists()
+
+
+def test_drivers_in_records_that_anybody_may_write_are_names_of_drivers(tree, leases):
+    told = {"0000:08:00.0": "nvidia", "0000:0a:00.0": "../x", "here": "nvidia", "0b:00.0": VFIO}
+    record = {"instance": "a", "user": "b", "pid": 1, "process_started": 1, "since": 1}
+    text = json.dumps({**record, "drivers": told})
+    tree.file(f"{FOLDER}/iommu-group-40.lock", f"{text}\n")
+    assert leases.drivers_before() == {Bdf.parse("08:00.0"): "nvidia"}
 
 
 def test_a_record_that_is_junk_is_no_lease(tree, leases):
