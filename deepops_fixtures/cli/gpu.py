@@ -53,10 +53,10 @@ this_host: Callable[[], Host] = Host
 binder: Callable[[Host], Binder] = Binder
 
 
-def _rules(host: Host) -> tuple[Rules, bool]:
+def _rules(host: Host, *, away: bool = True) -> tuple[Rules, bool]:
     """Return the rules with what leases and virtual machines are known, and whether libvirt
-    told."""
-    holders, guests, told = gpus.taken(host)
+    told. ``away``: whether a lease counts of which nothing is left but a device on vfio-pci."""
+    holders, guests, told = gpus.taken(host, away=away)
     return Rules(host, holders, guests), told
 
 
@@ -183,7 +183,7 @@ def unbind(bdf: Sequence[str], extra_ids: Sequence[str]) -> None:
     """
     host = this_host()
     found = _units(host, bdf, extra_ids)
-    rules, _ = _rules(host)
+    rules, _ = _rules(host, away=False)
     for unit in found:
         _refuse(rules.busy(unit), unit)
     leased_from = Leases(host.root).drivers_before()

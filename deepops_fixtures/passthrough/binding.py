@@ -186,6 +186,15 @@ class Binder:
                 memory.pop(str(item.bdf), None)
 
 
+def bound(host: Host) -> frozenset[Bdf]:
+    """Return the devices that `Binder.bind` has moved and not moved back."""
+    try:
+        told = json.loads(host.text(MEMORY) or "{}")
+    except ValueError:
+        return frozenset()
+    return frozenset(filter(None, map(Bdf.match, told))) if isinstance(told, dict) else frozenset()
+
+
 def _parsed(path: Path, text: str) -> dict[str, str]:
     try:
         return {str(bdf): str(driver) for bdf, driver in json.loads(text).items()}

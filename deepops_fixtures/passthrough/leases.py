@@ -2,9 +2,9 @@
 
 A lease is a flock(2) of a living process and a record in the same file. The lock goes with the
 process, whatever ends it; the record then still counts for as long as one of the virtual machines
-in it exists or a program has the group's device file open. Choosing and locking happen under one
-lock of the whole host, so that two runs that want several groups each never wait for one another
-while holding some.
+in it exists, a program has the group's device file open, or a device is not back on the driver of
+the host that it had. Choosing and locking happen under one lock of the whole host, so that two
+runs that want several groups each never wait for one another while holding some.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from deepops_fixtures.errors import LeakError, UsageProblem
-from deepops_fixtures.passthrough import lease_files
+from deepops_fixtures.passthrough import binding, lease_files
 from deepops_fixtures.passthrough.candidates import units
 from deepops_fixtures.passthrough.holder import Holder
 from deepops_fixtures.passthrough.host_use import HostUse
@@ -101,19 +101,22 @@ class Leases:
 
     # -- looking ----------------------------------------------------------------------------
 
-    def holders(self) -> dict[int, Holder]:
+    def holders(self, *, away: bool = True) -> dict[int, Holder]:
         """Return who holds which group; nothing is locked or changed for it.
 
         A record whose process and virtual machines are gone and whose device nobody has open does
-        not count.
+        not count, once the device is back: libvirt takes seconds to bring it to its driver. With
+        ``away`` off it does not count before either.
         """
-        use = HostUse(self.host)
+        host = Host(self.host.root)
+        use = HostUse(host)
         return {
             group: holder
             for group, holder in self._records().items()
             if self._is_alive(holder)
             or any(map(self._domain_exists, holder.domains))
             or use.has_open(f"/dev/vfio/{group}")
+            or (away and _is_away(holder, host))
         }
 
     def of(self, instance: str) -> dict[int, Holder]:
@@ -321,6 +324,18 @@ class Leases:
 
 
 _UNRECORDED = Holder(instance="", user="", pid=0, process_started=0, since=0)
+
+
+def _is_away(holder: Holder, host: Host) -> bool:
+    """Return whether a driver of the host had a device of this lease and has not got it again; one
+    that somebody has moved since by hand is that one's."""
+    by_hand = binding.bound(host)
+    for text, before in holder.drivers.items():
+        bdf = Bdf.match(text)
+        device = host.devices.get(bdf) if bdf and bdf not in by_hand else None
+        if device and device.driver in ("", VFIO) and before not in ("", VFIO):
+            return True
+    return False
 
 
 def _names(host: Host, request: Request, holders: Mapping[int, Holder], later: Placement) -> str:

@@ -173,11 +173,22 @@ def test_a_card_that_did_not_come_back_from_a_guest_is_given_back(gpu, tree):
     trees.dgx1v(tree).bind("0000:08:00.0", "nvidia")
     Leases(tree.root).acquire(Request.parse("08:00.0,0a:00.0"), ["n"], Owner("gone")).close()
     tree.bind("0000:08:00.0", "vfio-pci")
+    status, _, err = gpu("bind", "08:00.0")
+    assert status == 2 and "is leased to cluster 'gone'" in err
     assert gpu("unbind", "08:00.0") == (0, "0000:08:00.0: nvidia, as before\n", "")
     assert Host(tree.root).get(Bdf.parse("08:00.0")).driver == "nvidia"
     # This one was on vfio-pci before the guest had it.
     status, _, err = gpu("unbind", "0a:00.0")
     assert status == 2 and "was not bound by this tool" in err
+
+
+def test_a_card_that_was_bound_after_a_killed_run_is_not_that_runs(gpu, tree):
+    trees.dgx1v(tree).bind("0000:08:00.0", "nvidia")
+    Leases(tree.root).acquire(Request.parse("08:00.0"), ["n"], Owner("gone")).close()
+    assert gpu("bind", "08:00.0")[0] == 0
+    assert Leases(tree.root).holders() == {}
+    tree.file(binding.MEMORY, "[]")
+    assert set(Leases(tree.root).holders()) == {40}
 
 
 def test_help_teaches_by_example(gpu):

@@ -289,6 +289,20 @@ def test_the_lease_of_a_killed_run_lasts_while_its_device_is_open(tree, leases, 
         taken(leases, "08:00.0")
 
 
+def test_the_lease_of_a_killed_run_lasts_until_its_device_is_back(tree, leases, run):
+    tree.bind("0000:08:00.0", "nvidia")
+    first = run("08:00.0", "first")
+    held_by(first)
+    killed(first)
+    assert leases.holders() == {}
+    tree.bind("0000:08:00.0", "vfio-pci")
+    assert set(leases.holders()) == {40} and leases.holders(away=False) == {}
+    with pytest.raises(UsageProblem, match="leased, to cluster 'first'"):
+        taken(leases, "08:00.0")
+    tree.bind("0000:08:00.0", "nvidia")
+    assert taken(leases, "08:00.0").groups == (40,)
+
+
 def test_a_kept_cluster_keeps_its_lease_and_says_so(tree, leases, run):
     first = run("08:00.0", "first")
     held_by(first)
