@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -184,11 +185,14 @@ def gpu_census(deepops: Nodes) -> checks.GpuCensus:
 @pytest.fixture
 def settle() -> Callable[[checks.Verdict], None]:
     """A function that fails with what a verdict complains of, and skips where nothing could be
-    judged: what was not seen does not pass."""
+    judged: what was not seen does not pass. Remarks become warnings, in pytest's summary of
+    them."""
 
     def settled(verdict: checks.Verdict) -> None:
         __tracebackhide__ = True
         print(*verdict.unjudged, sep="\n")
+        for text in verdict.remarks:
+            warnings.warn(f"{verdict.node}: {text}", stacklevel=2)
         assert not verdict.faults, str(verdict)
         if not verdict.judged:
             pytest.skip(str(verdict))

@@ -38,6 +38,8 @@ class Verdict:
     unjudged: tuple[str, ...] = ()
     #: How many things were judged, well or badly.
     judged: int = 0
+    #: What is no fault and yet worth knowing.
+    remarks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         said = self.faults or (() if self.judged else self.unjudged)
@@ -78,11 +80,23 @@ def memory(gpu: Gpu) -> list[str]:
         found.append(f"has retired {gpu.retired_pages} pages and can retire no more")
     if gpu.remap_pending:
         found.append("has bad rows that are remapped at its next reset")
+    if gpu.banks_without_spares:
+        found.append(f"has {gpu.banks_without_spares} bank(s) of memory with no spare row left")
     if gpu.remap_failed:
         found.append("could not remap a bad row: its memory has no spare row left there")
     found += [f"reports '{name}'" for name in gpu.repairs]
     if gpu.recovery:
         found.append(f"is to be recovered, says the driver: '{gpu.recovery}'")
+    return found
+
+
+def repaired(gpu: Gpu) -> list[str]:
+    """Memory that was taken out of use for good, however long ago: it works, and it wears out."""
+    found = []
+    if gpu.remapped_rows:
+        found.append(f"has remapped {gpu.remapped_rows} row(s) of its memory in its life")
+    if gpu.retired_pages:
+        found.append(f"has retired {gpu.retired_pages} page(s) of its memory in its life")
     return found
 
 

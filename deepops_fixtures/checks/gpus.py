@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -168,8 +169,12 @@ class Gpus:
     # -- health -------------------------------------------------------------------------------
 
     def memory(self) -> Verdict:
-        """Uncorrectable errors of the memory; pages and rows whose repair is due or failed."""
-        return self._judge(gpu_rules.memory)
+        """Uncorrectable errors of the memory; pages and rows whose repair is due or failed.
+
+        Those that were repaired long ago are a remark: a card is made to have some.
+        """
+        told = [f"{gpu.label} {text}" for gpu in self.smi.gpus for text in gpu_rules.repaired(gpu)]
+        return replace(self._judge(gpu_rules.memory), remarks=tuple(told))
 
     def heat(self) -> Verdict:
         """Temperatures where the clocks are slowed down, idle and under load."""

@@ -20,7 +20,13 @@ _NUMBER = re.compile(r"\s*(-?\d+(?:\.\d+)?)")
 _YES = frozenset({"yes", "enabled", "active", "on"})
 _NO = frozenset({"no", "disabled", "not active", "off"})
 #: Words in the place of a value with which the driver says that the GPU did not answer.
-_BROKEN = re.compile(r"gpu is lost|err!|unknown error|fallen off the bus", re.IGNORECASE)
+_BROKEN = re.compile(
+    r"gpu is lost|gpu requires reset|err!|unknown error|fallen off the bus", re.IGNORECASE
+)
+#: Words with which it says that there is nothing to tell, in brackets or without.
+_UNTOLD = frozenset(
+    {"", "n/a", "none", "not supported", "not available", "unknown", "insufficient permissions"}
+)
 #: How the names of the reasons for low clocks begin; r535 renamed them.
 _REASON = re.compile(r"clocks_(?:throttle|event)_reason_")
 
@@ -85,7 +91,10 @@ class Gpu(_Data):
     remapped_rows: int | None
     remap_pending: bool | None
     remap_failed: bool | None
-    #: Repairs of the memory that wait for a reset or cannot be made ('channel_repair_pending', …).
+    #: Banks of the memory in which no row is left for a bad one.
+    banks_without_spares: int | None
+    #: Repairs of the memory that wait for a reset or cannot be made ('channel_repair_pending', …),
+    #: and 'sram_threshold_exceeded'.
     repairs: tuple[str, ...]
     #: What the driver asks for: '' (nothing), 'Reset', 'Reboot', 'Drain and Reset', …
     recovery: str
@@ -204,17 +213,18 @@ class _Section:
         words = [text.lower() for text in self._texts(paths)]
         return next((word in _YES for word in words if word in _YES | _NO), None)
 
+    def any_flag(self, *paths: str) -> bool | None:
+        """Return whether any value means yes; None when none means yes or no."""
+        words = {text.lower() for text in self._texts(paths)} & (_YES | _NO)
+        return bool(words & _YES) if words else None
+
     def sections(self, path: str) -> list[_Section]:
         return [_Section(found) for found in self.element.findall(path)]
 
 
 def _told(text: str) -> bool:
     word = text.strip("[] ").lower()
-    return (
-        bool(word)
-        and word not in ("n/a", "none", "not supported", "unknown")
-        and not ("deprecated" in word or _BROKEN.search(word))
-    )
+    return word not in _UNTOLD and not ("deprecated" in word or _BROKEN.search(word))
 
 
 def _gpu(index: int, gpu: _Section) -> Gpu:
@@ -292,20 +302,31 @@ def _memory_health(gpu: _Section) -> dict[str, object]:
     repairs = ("channel_repair_pending", "tpc_repair_pending", "unrepairable_memory")
     pages, rows = "retired_pages", "remapped_rows"
     causes = ("multiple_single_bit_retirement", "double_bit_retirement")
-    reset = "Reset" if gpu.flag("gpu_reset_status/reset_required") else ""
+    found = [name for name in repairs if gpu.flag(f"ecc_errors/{name}")]
+    # Since r550: more errors in the SRAM than a card may have (NVIDIA, GPU Memory Error
+    # Management).
+    if gpu.flag("ecc_errors/aggregate/sram_threshold_exceeded"):
+        found.append("sram_threshold_exceeded")
+    wanted = {"reset_required": "Reset", "drain_and_reset_recommended": "Drain and Reset"}
+    reset = next(
+        (word for name, word in wanted.items() if gpu.flag(f"gpu_reset_status/{name}")), ""
+    )
     return {
         "ecc": gpu.flag("ecc_mode/current_ecc"),
         "ecc_pending": gpu.flag("ecc_mode/pending_ecc"),
         "ecc_uncorrectable": uncorrectable("volatile"),
         "ecc_uncorrectable_ever": uncorrectable("aggregate"),
         "retired_pages": gpu.total(*(f"{pages}/{cause}/retired_count" for cause in causes)),
-        "retirement_pending": gpu.flag(
+        "retirement_pending": gpu.any_flag(
             f"{pages}/pending_blacklist", f"{pages}/pending_retirement"
         ),
         "remapped_rows": gpu.total(f"{rows}/remapped_row_corr", f"{rows}/remapped_row_unc"),
         "remap_pending": gpu.flag(f"{rows}/remapped_row_pending"),
         "remap_failed": gpu.flag(f"{rows}/remapped_row_failure"),
-        "repairs": tuple(name for name in repairs if gpu.flag(f"ecc_errors/{name}")),
+        "banks_without_spares": gpu.integer(
+            f"{rows}/row_remapper_histogram/row_remapper_histogram_none"
+        ),
+        "repairs": tuple(found),
         "recovery": gpu.text("gpu_recovery_action") or reset,
     }
 

@@ -18,7 +18,8 @@ from deepops_fixtures.cluster import gpus
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.passthrough.binding import Binder
 from deepops_fixtures.passthrough.candidates import Candidate, Rules, Unit, candidates, units
-from deepops_fixtures.passthrough.pci import Bdf, Host, PciDevice
+from deepops_fixtures.passthrough.leases import Leases
+from deepops_fixtures.passthrough.pci import Bdf, Host, PciDevice, device_id
 from deepops_fixtures.passthrough.selection import named_units
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -52,10 +53,10 @@ this_host: Callable[[], Host] = Host
 binder: Callable[[Host], Binder] = Binder
 
 
-def _rules(host: Host) -> tuple[Rules, bool]:
+def _rules(host: Host, *, away: bool = True) -> tuple[Rules, bool]:
     """Return the rules with what leases and virtual machines are known, and whether libvirt
-    told."""
-    holders, guests, told = gpus.taken(host)
+    told. ``away``: whether a lease counts of which nothing is left but a device on vfio-pci."""
+    holders, guests, told = gpus.taken(host, away=away)
     return Rules(host, holders, guests), told
 
 
@@ -80,6 +81,9 @@ def list_devices(extra_ids: Sequence[str], root: Path, as_json: bool) -> None:
     As root the programs of other users that have a GPU open are seen, too.
     """
     host = Host(root)
+    for wanted in map(device_id, extra_ids):
+        if not host.with_id(wanted):
+            raise UsageProblem(f"This host has no device '{wanted}'.", hint="lspci -nn")
     rules, asked = _rules(host)
     found = candidates(host, rules.holders, extra_ids=extra_ids, guests=rules.guests)
     if as_json:
@@ -170,7 +174,8 @@ def bind(bdf: Sequence[str], extra_ids: Sequence[str]) -> None:
 @click.argument("bdf", nargs=-1, required=True)
 @_device_option
 def unbind(bdf: Sequence[str], extra_ids: Sequence[str]) -> None:
-    """Give devices back to the drivers that they had before `gpu bind`.
+    """Give devices back to the drivers that they had before `gpu bind`, or before a cluster that
+    is gone and whose devices did not come back.
 
     \b
     Example:
@@ -178,8 +183,9 @@ def unbind(bdf: Sequence[str], extra_ids: Sequence[str]) -> None:
     """
     host = this_host()
     found = _units(host, bdf, extra_ids)
-    rules, _ = _rules(host)
+    rules, _ = _rules(host, away=False)
     for unit in found:
         _refuse(rules.busy(unit), unit)
-    for address, driver in binder(host).unbind(_devices(found)).items():
-        click.echo(f"{address}: {driver or 'no driver'}, as before gpu bind")
+    leased_from = Leases(host.root).drivers_before()
+    for address, driver in binder(host).unbind(_devices(found), leased_from).items():
+        click.echo(f"{address}: {driver or 'no driver'}, as before")

@@ -25,6 +25,7 @@ from deepops_fixtures.proc import Deadline, run_logged
 _PATH = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
 #: Seconds for one command; an initramfs of every kernel takes minutes on a slow host.
 _PATIENCE = 1800.0
+_READY = "This host is already prepared."
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 
@@ -179,14 +180,15 @@ def _show(outcome: Outcome) -> None:
 
 def _sentences(outcome: Outcome, host: Host, *, undo: bool, asked: bool) -> list[str]:
     """Return what is said at the end: what was done, and what comes next."""
+    here = host.is_this_host
     nothing = outcome.state != "partial" and not outcome.files and not outcome.commands
     if undo and not outcome.changed:
         return ["Nothing is prepared on this host, so there is nothing to take back."]
     if not undo and nothing:
-        due = " Reboot for it to count: sudo reboot" if outcome.reboot_due else ""
-        return [f"This host is already prepared.{due}"]
+        later = "Reboot for it to count: sudo reboot" if here else "It counts from the next boot."
+        return [f"This host is already prepared. {later}" if outcome.reboot_due else _READY]
     found = []
-    if outcome.commands and not (asked and host.is_this_host):
+    if outcome.commands and not (asked and here):
         what = "To run there" if asked else "Then these run"
         found += [f"{what}:", *(f"  {item.shown}    # {item.why}" for item in outcome.commands)]
     if not asked:
@@ -195,7 +197,5 @@ def _sentences(outcome: Outcome, host: Host, *, undo: bool, asked: bool) -> list
         )
         return [*found, f"{begun}Nothing was changed. To do it, add --apply (as root)."]
     done = "Everything is as it was before." if undo else "The host is prepared."
-    again = (
-        "A reboot is due: sudo reboot" if host.is_this_host else "It counts from the next boot."
-    )
+    again = "A reboot is due: sudo reboot" if here else "It counts from the next boot."
     return [*found, f"{done} {again}"]

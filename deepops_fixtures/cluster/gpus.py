@@ -70,13 +70,15 @@ def in_guests() -> dict[Bdf, str]:
     return found
 
 
-def taken(host: Host) -> tuple[Mapping[int, Holder], Mapping[Bdf, str], bool]:
+def taken(
+    host: Host, *, away: bool = True
+) -> tuple[Mapping[int, Holder], Mapping[Bdf, str], bool]:
     """Return who holds which IOMMU group, which machine has which device, and whether libvirt was
-    there to tell: a saved tree has none to ask."""
+    there to tell: a saved tree has none to ask. ``away`` is that of `Leases.holders`."""
     if host.is_this_host:
         with suppress(DeepopsError):
-            return host_leases().holders(), in_guests(), True
-    return Leases(host.root).holders(), {}, False
+            return host_leases().holders(away=away), in_guests(), True
+    return Leases(host.root).holders(away=away), {}, False
 
 
 class Lending:

@@ -3,7 +3,9 @@ are on as far as Linux can tell.
 
 The menus are those of the DeepOps Virtual README, word for word. A DGX names itself to DMI as
 'DGX-1', 'DGX-1 with V100', 'DGX-1 with V100-32', 'DGX-2' or 'DGX Station', some with 'NVIDIA '
-before it. Nothing here can change a setting: firmware is changed by hand.
+before it. Later ones ('DGXA100 920-23687-2531-001', 'DGXH100') are not in the README, and get the
+names that any BIOS has for the settings. Nothing here can change a setting: firmware is changed by
+hand.
 """
 
 from __future__ import annotations
@@ -46,10 +48,10 @@ MACHINES: Final = (
             "MMIO above 4G": "Advanced -> PCI Subsystem Setting -> Above 4G Encoding",
         },
     ),
-    # The later DGX Station A100 is another machine, with a processor of AMD.
+    # Later ones are other machines: the DGX Station A100 has a processor of AMD, the GB300 Arm's.
     Menus(
         "DGX Station",
-        re.compile(r"\bDGX Station\b(?! A100)"),
+        re.compile(r"\bDGX Station\b(?! (?:A100|GB\d))"),
         {
             "VT-x": "",
             "VT-d": "",

@@ -148,14 +148,20 @@ class Case:
 
     @cached_property
     def vfio_ids(self) -> frozenset[str]:
-        """The vendor:device that vfio-pci is told to take at boot."""
-        told = [
-            word for text in self.parameters.get("vfio_pci.ids", ()) for word in text.split(",")
-        ]
+        """The vendor:device that vfio-pci is told to take at boot: by the command line where that
+        names any or the driver is built in, else by modprobe.d."""
         name = modprobe.ids_file(self.modprobe_files)
-        if name:
-            told += modprobe.vfio_ids(self.modprobe_files[name]) or ()
-        return frozenset(":".join(word.lower().split(":")[:2]) for word in told)
+        if self.vfio_ids_on_command_line:
+            told = modprobe.split_ids(self.parameters.get("vfio_pci.ids", ("",))[-1])
+        else:
+            told = (modprobe.vfio_ids(self.modprobe_files[name]) or ()) if name else ()
+        return frozenset(":".join(word.split(":")[:2]) for word in told)
+
+    @cached_property
+    def vfio_ids_on_command_line(self) -> bool:
+        """Whether the kernel's command line alone says what vfio-pci takes."""
+        built_in = platform_facts.built_in(self.host, modprobe.VFIO)
+        return built_in or bool(self.parameters.get("vfio_pci.ids"))
 
     # -- the GPUs ---------------------------------------------------------------------------
 

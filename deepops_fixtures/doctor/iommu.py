@@ -26,8 +26,6 @@ _REMAPPING_IN_LOG = re.compile(
 _UNSAFE = "vfio_iommu_type1.allow_unsafe_interrupts"
 #: A window of this size or more finds no place below 4 GiB once there are several.
 _LARGE = 256 * 1024**2
-#: The BAR that is a GPU's memory ('BAR1' in NVIDIA's documents).
-_GPU_MEMORY = 1
 
 
 def table(case: Case) -> Verdict:
@@ -205,9 +203,19 @@ def _without_place(device: PciDevice) -> list[str]:
     ]
     # The kernel may also wipe out a window that it found no place for.
     is_card = device.is_gpu and device.vendor == NVIDIA and not device.physfn
-    if is_card and all(bar.index != _GPU_MEMORY for bar in device.bars):
-        lost.append(f"BAR {_GPU_MEMORY} of '{device.bdf}'")
+    memory = _memory_bar(device)
+    if is_card and all(bar.index != memory for bar in device.bars):
+        lost.append(f"BAR {memory} of '{device.bdf}'")
     return lost
+
+
+def _memory_bar(device: PciDevice) -> int:
+    """Return which BAR is a GPU's memory ('BAR1' in NVIDIA's documents, the second window).
+
+    Since Hopper the registers before it are a 64-bit window, which takes two of the numbers.
+    """
+    registers_are_wide = any(bar.index == 0 and bar.is_64bit for bar in device.bars)
+    return 2 if registers_are_wide else 1
 
 
 def _size(bar: Bar) -> str:

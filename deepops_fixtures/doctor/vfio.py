@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from deepops_fixtures.doctor.case import Case, prepare
 from deepops_fixtures.doctor.model import Question, Verdict, fail, ok, skip, warn
+from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.passthrough import modprobe, preparation, prepared
 from deepops_fixtures.passthrough.pci import PciDevice
 from deepops_fixtures.passthrough.platform_facts import rival_modules
@@ -48,13 +49,19 @@ def on_boot(case: Case) -> Verdict:
 
 
 def ids(case: Case) -> Verdict:
-    """Look whether vfio-pci is told to take these devices: 'options vfio-pci ids=…'."""
+    """Look whether vfio-pci is told to take these devices: 'options vfio-pci ids=…', or the
+    kernel's command line."""
     if not case.devices:
         return skip("there is no device to look at")
     missing = [item for item in case.device_ids if item not in case.vfio_ids]
     if not missing:
         return ok(f"vfio-pci takes {', '.join(case.device_ids)} at boot")
     where = f"no 'options vfio-pci ids=' in '/etc/modprobe.d' has {', '.join(missing)}"
+    if case.vfio_ids_on_command_line:
+        where = (
+            f"'vfio-pci.ids=' on the kernel's command line lacks {', '.join(missing)}, and counts "
+            "alone here"
+        )
     if any(_is_held(item) for item in case.devices if item.id in missing):
         return fail(where, case.prepare)
     return warn(f"{where}; nothing is in the way until the next boot", case.prepare)
@@ -144,10 +151,17 @@ def claims(case: Case) -> Verdict:
 
 def preparation_state(case: Case) -> Verdict:
     """Look how far `gpu prepare` came on this host, and whether a reboot is due."""
-    found = prepared.state(case.host)
+    try:
+        found = prepared.state(case.host)
+    except UsageProblem as error:
+        if isinstance(error.__cause__, PermissionError):
+            return skip(f"{error.message} As root: sudo deepops-virtual doctor")
+        raise
     if found.state == "none":
         return skip("'gpu prepare' was not used on this host")
     again = prepare(found.ids) if found.ids else case.prepare
+    if found.undoing:
+        return fail("a preparation was taken back half-way", prepared.UNDO)
     if found.state == "partial":
         return fail("a preparation was stopped half-way", again)
     if found.pending:

@@ -79,8 +79,7 @@ class Saved(BaseModel):
 
     def put_after(self, host: Host) -> None:
         """Put the new content in place, with the mode and owner that the file had. OSError."""
-        for folder in reversed(self.made_folders):
-            host.path(folder).mkdir(mode=0o755, exist_ok=True)
+        make_folder(host.path(self.path).parent)
         put(host.path(self.path), base64.b64decode(self.after), self.mode, self.uid, self.gid)
 
     def put_back(self, host: Host) -> None:
@@ -177,7 +176,7 @@ def forget(host: Host) -> None:
 def locked(host: Host) -> Iterator[None]:
     """Keep others from preparing this host meanwhile. Raises UsageProblem when another does."""
     folder = host.path(FOLDER)
-    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    make_folder(folder)
     try:
         with FileLock(folder / "lock", timeout=0):
             yield
@@ -208,6 +207,15 @@ def _packed(content: bytes | None) -> str:
     return base64.b64encode(content or b"").decode()
 
 
+def make_folder(place: Path) -> None:
+    """Make a folder, and those above it, that every user may read, whatever root's umask is.
+    OSError."""
+    missing = [folder for folder in (place, *place.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755)
+
+
 def partial_of(place: Path) -> Path:
     """Return where a new content is written before it takes its place; no program reads it."""
     return place.with_name(f".{place.name}.deepops-partial")
@@ -227,7 +235,7 @@ def put(place: Path, content: bytes, mode: int, uid: int, gid: int) -> None:
         if (uid, gid) != (os.geteuid(), os.getegid()):
             os.fchown(descriptor, uid, gid)
         os.fchmod(descriptor, mode)
-        if place.exists():
+        with suppress(OSError):  # There is no such file, or its file system has no attributes.
             for name in os.listxattr(place):
                 with suppress(OSError):
                     os.setxattr(descriptor, name, os.getxattr(place, name))

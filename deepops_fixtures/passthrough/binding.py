@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -69,15 +69,21 @@ class Binder:
             raise
         return [item.bdf for item in moving]
 
-    def unbind(self, devices: Iterable[PciDevice]) -> dict[Bdf, str]:
+    def unbind(
+        self, devices: Iterable[PciDevice], leased_from: Mapping[Bdf, str] | None = None
+    ) -> dict[Bdf, str]:
         """Give devices back and return the driver each is on again, '' for none.
 
-        Raises UsageProblem for a device that `bind` did not move, before anything is changed.
+        ``leased_from``: the drivers of devices that libvirt moved for a lease and did not move
+        back. Raises UsageProblem for a device that neither `bind` nor libvirt moved, before
+        anything is changed.
         """
         devices = tuple(devices)
         with self._remembered() as memory:
-            before = {item.bdf: memory.get(str(item.bdf)) for item in devices}
-        back = {bdf: driver for bdf, driver in before.items() if driver is not None}
+            known = dict(leased_from or {})
+            found = ((Bdf.match(bdf), driver) for bdf, driver in memory.items())
+            known |= {bdf: driver for bdf, driver in found if bdf}
+        back = {item.bdf: known[item.bdf] for item in devices if item.bdf in known}
         for item in devices:
             if item.bdf not in back and not any(it in back for it in self._card(item)):
                 on = f"is on driver '{item.driver}'" if item.driver else "has no driver"
@@ -178,6 +184,15 @@ class Binder:
         with self._remembered() as memory:
             for item in devices:
                 memory.pop(str(item.bdf), None)
+
+
+def bound(host: Host) -> frozenset[Bdf]:
+    """Return the devices that `Binder.bind` has moved and not moved back."""
+    try:
+        told = json.loads(host.text(MEMORY) or "{}")
+    except ValueError:
+        return frozenset()
+    return frozenset(filter(None, map(Bdf.match, told))) if isinstance(told, dict) else frozenset()
 
 
 def _parsed(path: Path, text: str) -> dict[str, str]:

@@ -133,7 +133,8 @@ def _unit_around(host: Host, first: PciDevice, wanted: Sequence[PciDevice]) -> U
 
 def _stays_behind(device: PciDevice) -> bool:
     """Return whether a group may be used while this member of it stays with the host."""
-    return device.is_bridge and device.driver in ("", "pcieport")
+    # AMD's root ports share their group with a 'dummy host bridge' that no driver wants.
+    return device.is_board and device.driver in ("", "pcieport")
 
 
 def _ordered(devices: Iterable[PciDevice]) -> tuple[PciDevice, ...]:
@@ -183,6 +184,8 @@ class Rules:
 
     def _unsafe(self, unit: Unit) -> Iterator[str]:
         for item in unit.devices:
+            if item.is_board:
+                yield f"'{item.bdf}' is a part of this host's board ({item.class_name})."
             if item.boot_vga:
                 yield f"'{item.bdf}' is the boot display of this host."
             if item.iommu_group is None:
@@ -227,7 +230,7 @@ class Rules:
         for item in unit.devices:
             if item.bdf in self.guests:
                 yield f"'{item.bdf}' is in the virtual machine '{self.guests[item.bdf]}'."
-            for interface in self._use.routes.get(item.bdf, ()):
+            for interface in self._use.traffic.get(item.bdf, ()):
                 yield f"'{item.bdf}' carries traffic of this host ('{interface}')."
             processes = self._use.processes(item)
             if processes:

@@ -8,7 +8,7 @@ Sources: proc(5), Documentation/ABI/testing/sysfs-class-net, Documentation/ABI/s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -111,19 +111,30 @@ class HostUse:
     @cached_property
     def default_routes(self) -> dict[Bdf, tuple[str, ...]]:
         """Interfaces with a default route, by the card under them."""
-        return self._cards(default=True)
+        return self._cards(name for name, is_default in self._route_table() if is_default)
 
     @cached_property
-    def routes(self) -> dict[Bdf, tuple[str, ...]]:
-        """Interfaces with any route, by the card under them."""
-        return self._cards(default=False)
+    def traffic(self) -> dict[Bdf, tuple[str, ...]]:
+        """Interfaces with any route or made of others (bridge, bond, VLAN), by the card under
+        them: guests talk through a bridge that has no address of the host's."""
+        folders = self.host.path("/sys/class/net").glob("*")
+        made_of_others = [path.name for path in folders if any(path.glob("lower_*"))]
+        return self._cards([*made_of_others, *(name for name, _ in self._route_table())])
 
-    def _cards(self, *, default: bool) -> dict[Bdf, tuple[str, ...]]:
+    @cached_property
+    def interfaces_up(self) -> dict[Bdf, tuple[str, ...]]:
+        """Interfaces that are up, with a link, by the card under them."""
+        folders = self.host.path("/sys/class/net").glob("*")
+        states = {
+            path.name: self.host.text(f"/sys/class/net/{path.name}/operstate") for path in folders
+        }
+        return self._cards(name for name, state in states.items() if state.strip() == "up")
+
+    def _cards(self, interfaces: Iterable[str]) -> dict[Bdf, tuple[str, ...]]:
         found: dict[Bdf, set[str]] = {}
-        for interface, is_default in self._route_table():
-            if is_default or not default:
-                for bdf in self._below(interface, set()):
-                    found.setdefault(bdf, set()).add(interface)
+        for interface in interfaces:
+            for bdf in self._below(interface, set()):
+                found.setdefault(bdf, set()).add(interface)
         return {bdf: tuple(sorted(names)) for bdf, names in found.items()}
 
     def _route_table(self) -> Iterator[tuple[str, bool]]:

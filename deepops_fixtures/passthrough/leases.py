@@ -2,15 +2,16 @@
 
 A lease is a flock(2) of a living process and a record in the same file. The lock goes with the
 process, whatever ends it; the record then still counts for as long as one of the virtual machines
-in it exists or a program has the group's device file open. Choosing and locking happen under one
-lock of the whole host, so that two runs that want several groups each never wait for one another
-while holding some.
+in it exists, a program has the group's device file open, or a device is not back on the driver of
+the host that it had. Choosing and locking happen under one lock of the whole host, so that two
+runs that want several groups each never wait for one another while holding some.
 """
 
 from __future__ import annotations
 
 import getpass
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from deepops_fixtures.errors import LeakError, UsageProblem
-from deepops_fixtures.passthrough import lease_files
+from deepops_fixtures.passthrough import binding, lease_files
 from deepops_fixtures.passthrough.candidates import units
 from deepops_fixtures.passthrough.holder import Holder
 from deepops_fixtures.passthrough.host_use import HostUse
@@ -100,19 +101,22 @@ class Leases:
 
     # -- looking ----------------------------------------------------------------------------
 
-    def holders(self) -> dict[int, Holder]:
+    def holders(self, *, away: bool = True) -> dict[int, Holder]:
         """Return who holds which group; nothing is locked or changed for it.
 
         A record whose process and virtual machines are gone and whose device nobody has open does
-        not count.
+        not count, once the device is back: libvirt takes seconds to bring it to its driver. With
+        ``away`` off it does not count before either.
         """
-        use = HostUse(self.host)
+        host = Host(self.host.root)
+        use = HostUse(host)
         return {
             group: holder
             for group, holder in self._records().items()
             if self._is_alive(holder)
             or any(map(self._domain_exists, holder.domains))
             or use.has_open(f"/dev/vfio/{group}")
+            or (away and _is_away(holder, host))
         }
 
     def of(self, instance: str) -> dict[int, Holder]:
@@ -121,6 +125,20 @@ class Leases:
             group: holder
             for group, holder in self._records().items()
             if holder.instance == instance
+        }
+
+    def drivers_before(self) -> dict[Bdf, str]:
+        """Return the driver that each device had when it was leased, by every record there is; a
+        device that was on vfio-pci is not among them.
+
+        Every user may write the records: what cannot be an address or a driver is passed over.
+        """
+        told = (it for holder in self._records().values() for it in holder.drivers.items())
+        found = ((Bdf.match(bdf), driver) for bdf, driver in told)
+        return {
+            bdf: driver
+            for bdf, driver in found
+            if bdf and driver != VFIO and re.fullmatch(r"[\w-]*", driver)
         }
 
     def _records(self) -> dict[int, Holder]:
@@ -219,22 +237,6 @@ class Leases:
 
     # -- passing on -------------------------------------------------------------------------
 
-    def adopt(self, instance: str) -> Lease:
-        """Make this process the holder of what a cluster instance has; its placement is not known.
-
-        Groups that another living process of the same run has locked stay with it.
-        """
-        handles: dict[int, int] = {}
-        if not self.of(instance):
-            return Lease(Placement(), handles)
-        with self._choosing():
-            for group, holder in self.of(instance).items():
-                found, taken = self._lock((group,))
-                if taken is None:
-                    handles.update(found)
-                    lease_files.write(found[group], holder.model_copy(update=_me()))
-        return Lease(Placement(), handles)
-
     def keep(self, instance: str) -> None:
         """Note that an instance is left running: its lease lasts until it is destroyed."""
         self._rewrite(instance, lambda holder: holder.model_copy(update={"kept": True}))
@@ -322,6 +324,18 @@ class Leases:
 
 
 _UNRECORDED = Holder(instance="", user="", pid=0, process_started=0, since=0)
+
+
+def _is_away(holder: Holder, host: Host) -> bool:
+    """Return whether a driver of the host had a device of this lease and has not got it again; one
+    that somebody has moved since by hand is that one's."""
+    by_hand = binding.bound(host)
+    for text, before in holder.drivers.items():
+        bdf = Bdf.match(text)
+        device = host.devices.get(bdf) if bdf and bdf not in by_hand else None
+        if device and device.driver in ("", VFIO) and before not in ("", VFIO):
+            return True
+    return False
 
 
 def _names(host: Host, request: Request, holders: Mapping[int, Holder], later: Placement) -> str:

@@ -43,11 +43,6 @@ def missing_modules(text: str, wanted: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in wanted if module_name(name) not in listed)
 
 
-def with_modules(text: str, wanted: Iterable[str]) -> str:
-    """Return the text of such a file with the missing modules at its end, one a line."""
-    return with_lines(text, missing_modules(text, wanted))
-
-
 def with_lines(text: str, lines: Iterable[str]) -> str:
     """Return the text with these lines at its end."""
     added = "".join(f"{line}\n" for line in lines)
@@ -55,7 +50,23 @@ def with_lines(text: str, lines: Iterable[str]) -> str:
     return text + gap + added
 
 
+def with_first_lines(text: str, lines: Iterable[str]) -> str:
+    """Return the text with these lines before the first that says anything, below the comments
+    that the file begins with."""
+    comments = re.match(r"(?:[ \t]*(?:#[^\n]*)?\n)*", text)
+    at = comments.end() if comments else 0
+    if text[at:].lstrip().startswith("#"):  # A comment that ends with the file, without a break.
+        return with_lines(text, lines)
+    return text[:at] + "".join(f"{line}\n" for line in lines) + text[at:]
+
+
 # -- modprobe.d -----------------------------------------------------------------------------
+
+
+def in_order(files: Files) -> dict[str, str]:
+    """Return the files in the order in which modprobe reads them: that of their names, whatever
+    the folder."""
+    return {path: files[path] for path in sorted(files, key=lambda path: path.rpartition("/")[2])}
 
 
 @dataclass(frozen=True)
@@ -143,18 +154,28 @@ class Softdep:
 def softdep(files: Files, module: str) -> Softdep:
     """Return the soft dependencies of a module that count: those of the first line with any."""
     found = Softdep(module)
-    lines = (item.words for text in files.values() for item in directives(text))
-    for words in lines:
-        if words[0] != "softdep" or not fnmatchcase(module_name(module), module_name(words[1])):
-            continue
-        place: list[str] = []
-        for word in words[2:]:
-            if word in ("pre:", "post:"):
-                place = found.before if word == "pre:" else found.after
-            else:
-                place.append(word)
-        break
+    _, words = _first_softdep(files, module)
+    place: list[str] = []
+    for word in words[2:]:
+        if word in ("pre:", "post:"):
+            place = found.before if word == "pre:" else found.after
+        else:
+            place.append(word)
     return found
+
+
+def softdep_file(files: Files, module: str) -> str:
+    """Return the file with the soft dependencies of a module that count; '' when none has any."""
+    return _first_softdep(files, module)[0]
+
+
+def _first_softdep(files: Files, module: str) -> tuple[str, tuple[str, ...]]:
+    for path, text in files.items():
+        for item in directives(text):
+            words = item.words
+            if words[0] == "softdep" and fnmatchcase(module_name(module), module_name(words[1])):
+                return path, words
+    return "", ()
 
 
 def missing_softdeps(files: Files, modules: Iterable[str]) -> tuple[Softdep, ...]:

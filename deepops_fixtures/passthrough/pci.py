@@ -17,6 +17,7 @@ from pathlib import Path
 
 from deepops_fixtures import facts
 from deepops_fixtures.errors import UsageProblem
+from deepops_fixtures.passthrough import sysfs
 from deepops_fixtures.passthrough.names import Names, class_name
 
 #: The driver that gives devices to guests.
@@ -24,7 +25,7 @@ VFIO = "vfio-pci"
 NVIDIA = 0x10DE
 #: PCI class codes without the programming interface (pci.ids, class section).
 VGA, THREE_D, DISPLAY = 0x0300, 0x0302, 0x0380
-PCI_BRIDGE, OTHER_BRIDGE = 0x0604, 0x0680
+BRIDGES, PCI_BRIDGE, OTHER_BRIDGE = 0x06, 0x0604, 0x0680
 
 _ADDRESS = re.compile(
     r"(?:(?P<domain>[0-9a-f]{4,8}):)?(?P<bus>[0-9a-f]{2}):(?P<slot>[0-9a-f]{2})\.(?P<function>[0-7])"
@@ -166,6 +167,11 @@ class PciDevice:
         """Whether it is a PCI-to-PCI bridge (a port of a switch or of the root complex)."""
         return self.base_class == PCI_BRIDGE
 
+    @property
+    def is_board(self) -> bool:
+        """Whether it is a part of the board that no guest can use: a host, ISA or PCI bridge."""
+        return self.class_code >> 16 == BRIDGES and self.base_class != OTHER_BRIDGE
+
 
 def device_id(text: str) -> str:
     """Return 'vendor:device' in the form of `PciDevice.id`. Raises UsageProblem."""
@@ -199,9 +205,10 @@ class Host:
         return self.root / name.lstrip("/")
 
     def text(self, name: str) -> str:
-        """Return a file's text, '' when it is not there or may not be read."""
+        """Return a file's text, '' when it is not there or may not be read; without the zeros
+        that tar adds to files of sysfs."""
         try:
-            return self.path(name).read_text(errors="replace")
+            return self.path(name).read_text(errors="replace").rstrip("\0")
         except OSError:
             return ""
 
@@ -285,90 +292,40 @@ def _near(one: Bdf, other: Bdf) -> bool:
 def _read_device(entry: Path) -> PciDevice:
     bdf = Bdf.match(entry.name)
     if not bdf:
-        raise UsageProblem(f"'{entry}' is not named after a PCI address.", hint=_RECOPY)
-    group = _link(entry / "iommu_group")
+        raise UsageProblem(f"'{entry}' is not named after a PCI address.", hint=sysfs.RECOPY)
     above = [item for item in map(Bdf.match, Path(os.path.realpath(entry)).parts[:-1]) if item]
     return PciDevice(
         bdf=bdf,
-        vendor=_number(entry / "vendor"),
-        device=_number(entry / "device"),
-        class_code=_number(entry / "class"),
-        subsystem_vendor=_maybe_number(entry / "subsystem_vendor"),
-        subsystem_device=_maybe_number(entry / "subsystem_device"),
-        driver=_link(entry / "driver"),
-        iommu_group=_group(entry / "iommu_group", group) if group else None,
-        boot_vga=_maybe_number(entry / "boot_vga") == 1,
+        vendor=sysfs.number(entry / "vendor"),
+        device=sysfs.number(entry / "device"),
+        class_code=sysfs.number(entry / "class"),
+        subsystem_vendor=sysfs.maybe_number(entry / "subsystem_vendor"),
+        subsystem_device=sysfs.maybe_number(entry / "subsystem_device"),
+        driver=sysfs.link(entry / "driver"),
+        iommu_group=sysfs.iommu_group(entry / "iommu_group"),
+        boot_vga=sysfs.maybe_number(entry / "boot_vga") == 1,
         physfn=_address(entry / "physfn"),
-        virtfns=tuple(filter(None, map(_address, _numbered(entry.glob("virtfn*"))))),
+        virtfns=tuple(filter(None, map(_address, _in_order(entry.glob("virtfn*"))))),
         bars=_bars(entry / "resource"),
         parent=above[-1] if above else None,
-        numa_node=_not_negative(_maybe_number(entry / "numa_node", base=10)),
-        link_speed=_speed(entry / "current_link_speed"),
-        link_speed_max=_speed(entry / "max_link_speed"),
-        link_width=_width(entry / "current_link_width"),
-        link_width_max=_width(entry / "max_link_width"),
+        numa_node=sysfs.natural_number(entry / "numa_node"),
+        link_speed=sysfs.speed(entry / "current_link_speed"),
+        link_speed_max=sysfs.speed(entry / "max_link_speed"),
+        link_width=sysfs.width(entry / "current_link_width"),
+        link_width_max=sysfs.width(entry / "max_link_width"),
     )
 
 
-_RECOPY = "copy the tree again, with its links as links (tar, cp -a)"
-
-
-def _malformed(path: Path, text: str, wanted: str) -> UsageProblem:
-    return UsageProblem(f"'{path}' holds '{text}', which is not {wanted}.", hint=_RECOPY)
-
-
-def _number(path: Path) -> int:
-    """Return the number in a file that every PCI device has. Raises UsageProblem."""
-    number = _maybe_number(path)
-    if number is None:
-        raise UsageProblem(f"'{path}' is missing or cannot be read.", hint=_RECOPY)
-    return number
-
-
-def _maybe_number(path: Path, base: int = 0) -> int | None:
-    """Return the number in a file, None without the file. Raises UsageProblem."""
-    try:
-        text = path.read_text(errors="replace").strip()
-    except OSError:
-        return None
-    try:
-        return int(text, base)
-    except ValueError as error:
-        raise _malformed(path, text, "a number") from error
-
-
-def _not_negative(number: int | None) -> int | None:
-    return None if number is None or number < 0 else number
-
-
-def _link(path: Path) -> str:
-    """Return the last part of what a link points at, '' without one. Raises UsageProblem."""
-    if path.is_symlink():
-        return path.readlink().name
-    if path.exists():
-        raise UsageProblem(f"'{path}' is not a symbolic link.", hint=_RECOPY)
-    return ""
-
-
-def _group(path: Path, name: str) -> int | None:
-    if not name.isdecimal():
-        raise _malformed(path, name, "the number of an IOMMU group")
-    try:
-        unsafe = "noiommu" in (path / "name").read_text()
-    except OSError:
-        unsafe = False
-    return None if unsafe else int(name)
-
-
 def _address(path: Path) -> Bdf | None:
-    name = _link(path)
+    name = sysfs.link(path)
     found = Bdf.match(name)
     if name and not found:
-        raise _malformed(path, name, "a PCI address")
+        raise sysfs.malformed(path, name, "a PCI address")
     return found
 
 
-def _numbered(paths: Iterable[Path]) -> list[Path]:
+def _in_order(paths: Iterable[Path]) -> list[Path]:
+    """Return 'virtfn2' before 'virtfn10'."""
     return sorted(paths, key=lambda path: (len(path.name), path.name))
 
 
@@ -383,22 +340,7 @@ def _bars(path: Path) -> tuple[Bar, ...]:
         try:
             start, end, flags = (int(word, 16) for word in line.split())
         except ValueError as error:
-            raise _malformed(path, line, "a line 'start end flags'") from error
+            raise sysfs.malformed(path, line, "a line 'start end flags'") from error
         if flags:
             bars.append(Bar(index, start, end - start + 1, flags))
     return tuple(bars)
-
-
-def _speed(path: Path) -> float | None:
-    """Return GT/s; the kernel says '8.0 GT/s PCIe', or 'Unknown'."""
-    try:
-        first = path.read_text(errors="replace").split()[0]
-        return float(first)
-    except (OSError, IndexError, ValueError):
-        return None
-
-
-def _width(path: Path) -> int | None:
-    """Return lanes; the kernel says 0 or 255 where it does not know."""
-    number = _maybe_number(path, base=10)
-    return None if number in (None, 0, 255) else number

@@ -8,12 +8,12 @@ passthrough"). To carry a plan out, or take it back, is for `prepared`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.passthrough import boot_entries, grub, modprobe, platform_facts
-from deepops_fixtures.passthrough.claims import companions, wanted_ids
+from deepops_fixtures.passthrough.claims import companions, departures, wanted_ids
 from deepops_fixtures.passthrough.kernel_line import Parameter, cmdline_parameters
 from deepops_fixtures.passthrough.pci import Host
 from deepops_fixtures.passthrough.plans import (
@@ -65,7 +65,7 @@ def plan(host: Host, devices: Iterable[str], *, softdep: bool = True) -> Prepara
     ids = wanted_ids(host, devices)
     family = platform_facts.family(host)
     draft = Draft(host)
-    draft.notes += companions(host, ids)
+    draft.notes += [*departures(host, ids), *companions(host, ids)]
     _boot_modules(draft, family)
     _modprobe(draft, ids, softdep=softdep)
     parameters = wanted_parameters(host, _kernel_ids(draft, ids, family))
@@ -142,7 +142,7 @@ def modprobe_files(host: Host) -> dict[str, str]:
     for folder in MODPROBE_FOLDERS:
         for file in host.path(folder).glob("*.conf"):
             places.setdefault(file.name, f"{folder}/{file.name}")
-    return {place: host.text(place) for _, place in sorted(places.items())}
+    return modprobe.in_order({place: host.text(place) for place in places.values()})
 
 
 def _modprobe(draft: Draft, ids: Sequence[str], *, softdep: bool) -> None:
@@ -155,12 +155,28 @@ def _modprobe(draft: Draft, ids: Sequence[str], *, softdep: bool) -> None:
         )
     text = draft.text(place)
     draft.write(place, modprobe.with_ids(with_header(text), ids), "vfio-pci takes these devices")
-    if not softdep:
+    if softdep:
+        devices = (item for wanted in ids for item in draft.host.with_id(wanted))
+        _softdeps(draft, files, platform_facts.rival_modules(draft.host, devices))
+
+
+def _softdeps(draft: Draft, files: Mapping[str, str], rivals: Sequence[str]) -> None:
+    """Have these modules wait for vfio-pci. Raises UsageProblem where another file has the first
+    word on one of them, which is the one that counts."""
+    missing = modprobe.missing_softdeps(files, rivals)
+    if not missing:
         return
-    devices = (item for wanted in ids for item in draft.host.with_id(wanted))
-    rivals = platform_facts.rival_modules(draft.host, devices)
-    lines = [str(item) for item in modprobe.missing_softdeps(files, rivals)]
-    draft.add_lines(SOFTDEPS, lines, "vfio-pci takes its devices before these drivers see them")
+    lines = [str(item) for item in missing]
+    text = modprobe.with_first_lines(with_header(draft.text(SOFTDEPS)), lines)
+    draft.write(SOFTDEPS, text, "vfio-pci takes its devices before these drivers see them")
+    then = modprobe.in_order({**files, SOFTDEPS: text})
+    for item in modprobe.missing_softdeps(then, rivals):
+        place = modprobe.softdep_file(then, item.module)
+        raise UsageProblem(
+            f"'{draft.host.path(place)}' says before any other file what '{item.module}' waits "
+            "for, and only the first word counts.",
+            hint=f"write there: {item}   (or leave it as it is: --no-nvidia-softdep)",
+        )
 
 
 def _kernel_ids(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from deepops_fixtures.errors import DeepopsError, UsageProblem
 from deepops_fixtures.passthrough import backup
@@ -30,6 +30,8 @@ State = Literal["none", "partial", "applied"]
 #: Runs a program with its output appended to a log, and returns its exit status.
 Runner = Callable[[tuple[str, ...], Path], int]
 _PROGRAM = "deepops-virtual"
+#: The command that takes a preparation back, as a fix.
+UNDO: Final = f"sudo {_PROGRAM} gpu prepare --undo"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Prepared:
     """How far this program has prepared a host; `preparation.plan` says what is missing."""
 
     state: State
+    #: Whether it was stopped while it was taken back.
+    undoing: bool = False
     ids: tuple[str, ...] = ()
     #: Whether the host has to be restarted for it to count.
     reboot_due: bool = False
@@ -66,6 +70,7 @@ def state(host: Host) -> Prepared:
         return Prepared("none")
     return Prepared(
         state="applied" if manifest.phase == "applied" else "partial",
+        undoing=manifest.phase == "undoing",
         ids=tuple(manifest.ids),
         reboot_due=manifest.phase == "applied" and _same_boot(host, manifest),
         changed_since=tuple(item.path for item in manifest.files if not item.is_ours(host)),

@@ -199,7 +199,8 @@ def _unit_of(host: Host, bdf: Bdf, found: Sequence[Unit]) -> Unit:
             )
     raise UsageProblem(
         f"'{bdf}' is no GPU but '{host.name(device)}' ({device.id}).",
-        hint=f"if that is meant, ask for its ID: {device.id}",
+        hint=f"if that is meant, ask for its ID: --deepops-gpu {device.id}, or gpu bind --device "
+        f"{device.id} {bdf}",
     )
 
 

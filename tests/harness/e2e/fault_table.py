@@ -143,7 +143,8 @@ FAULTS = (
         "sed -i '/^Constrain/s/=yes/=no/' /etc/slurm/cgroup.conf; "
         "sed -i /pam_slurm_adopt/d /etc/pam.d/sshd; systemctl restart slurmd",
         {
-            "test_every_node_has_the_same_slurm_configuration": f"cgroup.conf differs from {MGMT}'s on {GPU}",
+            "test_every_node_has_the_same_slurm_configuration":
+                f"cgroup.conf differs from {MGMT}'s on {GPU}",
             f"test_ssh_to_the_compute_node_is_refused_without_a_job[{GPU}]":
                 f"has no job on {GPU} and got in",
             "test_a_job_sees_only_the_cpus_it_asked_for": f"on {GPU} (2 CPUs) could take 2",

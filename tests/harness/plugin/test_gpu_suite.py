@@ -60,10 +60,14 @@ def test_a_gpu_without_driver_fails_once_and_skips_the_rest(gpu_suite):
 
 
 def test_a_sick_gpu_fails_its_own_check_alone(gpu_suite):
-    result = gpu_suite("healthy(Card(remap_failure='Yes'))")
+    result = gpu_suite("healthy(Card(remap_failure='Yes', rows='3'))")
     assert result.parseoutcomes()["failed"] == 1
     result.stdout.fnmatch_lines(
-        ["*one: GPU 0 (0000:07:00.0, Tesla V100-SXM2-16GB) could not remap a bad row*"]
+        [
+            "*one: GPU 0 (0000:07:00.0, Tesla V100-SXM2-16GB) could not remap a bad row*",
+            "*warnings summary*",
+            "*one: GPU 0 (0000:07:00.0, *) has remapped 3 row(s) of its memory in its life",
+        ]
     )
 
 

@@ -48,6 +48,11 @@ class Host:
         return "sh: 1: python3: not found\n"
 
 
+#: Two V100, an A100, and how messages call the first V100.
+TWO = (Card(), Card(bus="08", uuid="GPU-2"))
+A100 = Card(name="NVIDIA A100-SXM4-40GB", device="20B010DE", mig=("Disabled", "Disabled"))
+LABEL = "GPU 0 (0000:07:00.0, Tesla V100-SXM2-16GB)"
+
 #: Patterns of the commands of the checks, in the order in which a table tries them.
 SURVEY, REPORT, LIST = "sys/bus/pci", "-q -x$", "-L$"
 LINKS, TOPOLOGY, LOG, MIG = "nvlink -s$", "topo -m$", "dmesg", "nvidia-mig-parted"

@@ -265,5 +265,6 @@ def _resource(bars: Sequence[Window | None]) -> str:
     for index, bar in enumerate(bars):
         if bar:
             start, size = bar
-            lines[index] = f"0x{start:016x} 0x{start + size - 1:016x} 0x{0x14220C:016x}"
+            flags = 0x14220C if start >= 1 << 32 else 0x40200
+            lines[index] = f"0x{start:016x} 0x{start + size - 1:016x} 0x{flags:016x}"
     return "\n".join(lines)

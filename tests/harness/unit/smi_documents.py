@@ -30,6 +30,7 @@ class Card:
     retired: str = "0"
     retirement_pending: str = "No"
     rows: str = "0"
+    no_spares: str = "0"
     remap_pending: str = "No"
     remap_failure: str = "No"
     generation: tuple[int, int] = (3, 3)
@@ -41,6 +42,9 @@ class Card:
     active: tuple[str, ...] = ("gpu_idle",)
     fabric: tuple[str, str] = ("N/A", "N/A")
     recovery: str = "None"
+    #: What came before the recovery: 'reset_required', 'drain_and_reset_recommended'.
+    reset: str = ""
+    sram_threshold: str = "No"
     #: (pid, type, name)
     processes: tuple[tuple[int, str, str], ...] = field(default_factory=tuple)
 
@@ -77,6 +81,7 @@ def _gpu(card: Card, dtd: int) -> str:
         tag("uuid", card.uuid),
         tag("gpu_virtualization_mode", tag("virtualization_mode", card.virtualization)),
         tag("gpu_recovery_action", card.recovery) if dtd > 12 else "",
+        _reset(card, dtd) if dtd > 11 else "",
         tag("pci", pci, _link(card, dtd)),
         tag("performance_state", "P0"),
         _reasons(card, dtd),
@@ -131,6 +136,13 @@ def _reasons(card: Card, dtd: int) -> str:
     return tag(f"clocks_{word}_reasons", *told)
 
 
+def _reset(card: Card, dtd: int) -> str:
+    gone = "Requested functionality has been deprecated"
+    names = ("reset_required", "drain_and_reset_recommended")
+    now = {name: "Yes" if card.reset == name else "No" for name in names}
+    return tag("gpu_reset_status", *(tag(n, gone if dtd > 12 else now[n]) for n in names))
+
+
 def _errors(card: Card, dtd: int) -> str:
     if dtd < 10:
         bits = tag("double_bit", tag("device_memory", "0"), tag("total", card.uncorrectable))
@@ -139,7 +151,8 @@ def _errors(card: Card, dtd: int) -> str:
         kinds = ("parity", "secded") if dtd > 12 else ("",)
         sram = [tag(f"sram_uncorrectable{'_' * bool(kind)}{kind}", "0") for kind in kinds]
         dram = tag("dram_correctable", "7") + tag("dram_uncorrectable", card.uncorrectable)
-        spans = [tag(span, *sram, dram) for span in _SPANS]
+        limit = tag("sram_threshold_exceeded", card.sram_threshold) if dtd > 12 else ""
+        spans = [tag(span, *sram, dram, limit * (span == "aggregate")) for span in _SPANS]
     more = tag("channel_repair_pending", "No") if dtd > 12 else ""
     return tag("ecc_errors", *spans, more)
 
@@ -157,8 +170,9 @@ def _repairs(card: Card, dtd: int) -> str:
         )
     ]
     pending = "N/A" if dtd > 11 else card.retirement_pending
-    names = ["pending_retirement"] + (["pending_blacklist"] if dtd > 9 else [])
-    retired = tag("retired_pages", *causes, *(tag(name, pending) for name in names))
+    # r410 and later have both; a page waits when either says so.
+    old = [tag("pending_blacklist", "N/A" if dtd > 11 else "No")] if dtd > 9 else []
+    retired = tag("retired_pages", *causes, *old, tag("pending_retirement", pending))
     if dtd < 11:
         return retired
     rows = [
@@ -166,8 +180,15 @@ def _repairs(card: Card, dtd: int) -> str:
         tag("remapped_row_unc", card.rows),
         tag("remapped_row_pending", card.remap_pending),
         tag("remapped_row_failure", card.remap_failure),
+        _banks(card.no_spares),
     ]
     return retired + (tag("remapped_rows", *rows) if dtd > 11 else tag("remapped_rows", "N/A"))
+
+
+def _banks(none_left: str) -> str:
+    kinds = {"max": "640", "high": "0", "partial": "0", "low": "0", "none": none_left}
+    told = (tag(f"row_remapper_histogram_{kind}", f"{n} bank(s)") for kind, n in kinds.items())
+    return tag("row_remapper_histogram", *told)
 
 
 def _temperature(card: Card, dtd: int) -> str:

@@ -112,10 +112,28 @@ def test_a_group_with_something_else_is_refused_listing_it(tree):
     )
 
 
+def test_a_host_bridge_that_nobody_drives_is_no_obstacle_in_the_group(tree):
+    trees.gpu(trees.server(tree), "0000:08:00.0", group=12, bridge_group=12)
+    tree.pci("0000:00:01.0", "1022:1632", 0x060000, group=12)
+    assert found(tree)["0000:08:00.0"].assignable
+    tree.bind("0000:00:01.0", "agpgart-amd64")
+    assert "also holds '0000:00:01.0' (Host bridge 1022:1632" in reason(tree, "0000:08:00.0")
+
+
 def test_a_bridge_counts_when_a_driver_other_than_pcieport_has_it(tree):
     trees.gpu(trees.server(tree), "0000:05:00.0", group=12, bridge_group=12)
     tree.bind("0000:00:05.0", "shpchp")
     assert "also holds '0000:00:05.0' (PCI bridge" in reason(tree, "0000:05:00.0")
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [(0x060400, "PCI bridge"), (0x060000, "Host bridge"), (0x060100, "ISA bridge")],
+)
+def test_a_part_of_the_board_is_refused_though_its_id_is_named(tree, code, name):
+    trees.server(tree).pci("0000:00:1c.0", "8086:a110", code, group=20)
+    said = reason(tree, "0000:00:1c.0", extra_ids=["8086:a110"])
+    assert said == f"'0000:00:1c.0' is a part of this host's board ({name})."
 
 
 def test_without_iommu_no_device_is_assignable(tree):
@@ -270,6 +288,13 @@ def test_a_card_with_any_other_route_is_in_use_and_one_without_is_free(tree):
     assert items["0000:04:00.0"].assignable
     assert items["0000:05:00.0"].reason == (
         "'0000:05:00.0' carries traffic of this host ('enp5s0')."
+    )
+
+
+def test_a_card_under_a_bridge_without_address_is_in_use(tree):
+    a_network_card(trees.server(tree), "enp4s0").net("br7", lower=["enp4s0"])
+    assert reason(tree, "0000:04:00.0", extra_ids=[E1000E]) == (
+        "'0000:04:00.0' carries traffic of this host ('br7')."
     )
 
 

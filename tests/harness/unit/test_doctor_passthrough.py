@@ -6,7 +6,7 @@ import pytest
 from deepops_fixtures.doctor import run
 from tests.harness.unit import pci_trees
 from tests.harness.unit.doctors import ask, prepared
-from tests.harness.unit.pci_trees import GIB, HostTree, dgx2
+from tests.harness.unit.pci_trees import GIB, GPU_CLASS, MIB, HostTree, dgx2
 
 ABOUT_PASSTHROUGH = (
     "bios", "iommu-table", "iommu-groups", "kernel-command-line", "boot-loader",
@@ -77,11 +77,16 @@ def test_passthrough_only_warns_while_no_gpu_is_asked_for(tree):
             "mmio-above-4g": "MMIO above 4G: enable",
             "bios": "VT-x: enable; VT-d: enable; Intel AMT: disable",
         }),
+        ("NVIDIA DGX-2H", {"iommu-table": "DGX-2 SBIOS, then restart: VT-d: enable"}),
         ("DGX Station", {
             "iommu-table": "DGX Station SBIOS, then restart: VT-d: enable (its menu is not on "
                            "record)",
             "mmio-above-4g": "verify virtualization support is enabled in the BIOS",
         }),
+        ("DGXA100 920-23687-2531-001", {"iommu-table": "enable in the BIOS, then restart: "}),
+        ("DGXH100", {"iommu-table": "enable in the BIOS, then restart: Intel VT-d"}),
+        ("DGX Station A100 920-23487-2530-000", {"iommu-table": "enable in the BIOS, then re"}),
+        ("DGX Station GB300", {"iommu-table": "enable in the BIOS, then restart: Intel VT-d"}),
         ("PowerEdge C4140", {
             "cpu-flags": "enable in the BIOS, then restart: Intel VT-x",
             "iommu-table": "enable in the BIOS, then restart: Intel VT-d",
@@ -258,6 +263,20 @@ def test_a_window_that_the_kernel_wiped_out_is_missed(ready):
     (ready.place("0000:0a:00.0") / "resource").write_text("\n".join(lines))
     check = ask(ready, "mmio-above-4g", gpu="0a:00.0")
     assert (check.status, check.detail) == ("fail", "no address for BAR 1 of '0000:0a:00.0'")
+
+
+def test_the_memory_of_a_hopper_is_its_window_2(ready):
+    port = "0000:00:0f.0"
+    ready.bridge(port)
+    windows = [(0x2280_4200_0000, 16 * MIB), None, (0x2200_0000_0000, 128 * GIB)]
+    h100 = ready.pci("0000:0f:00.0", "10de:2330", GPU_CLASS, group=80, under=port, bars=windows)
+    assert ask(ready, "mmio-above-4g", gpu="0f:00.0").status == "ok"
+    lines = (h100 / "resource").read_text().splitlines()
+    lines[2] = lines[1]
+    (h100 / "resource").write_text("\n".join(lines))
+    assert ask(ready, "mmio-above-4g", gpu="0f:00.0").detail == (
+        "no address for BAR 2 of '0000:0f:00.0'"
+    )
 
 
 def test_devices_with_small_windows_need_no_room_above_4_gib(ready):

@@ -3,11 +3,13 @@ next boot, and which GPUs a run would get."""
 
 import os
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from deepops_fixtures.errors import DeepopsError
 from deepops_fixtures.passthrough import prepared as prepared_by
+from deepops_fixtures.passthrough.backup import MANIFEST
 from deepops_fixtures.passthrough.pci import Host
 from tests.harness.unit import pci_trees
 from tests.harness.unit.doctors import LOG, MODULES, ask, case, prepared
@@ -80,6 +82,17 @@ def test_ids_on_the_kernels_command_line_count(ready):
     (ready.root / "etc/modprobe.d/vfio.conf").unlink()
     ready.cmdline("intel_iommu=on", "vfio-pci.ids=10DE:1DB1,10de:1ac1")
     assert ask(ready, "vfio-ids", gpu="8").status == "ok"
+
+
+@pytest.mark.parametrize("built_in", [False, True])
+def test_ids_of_modprobe_d_do_not_count_beside_those_of_the_command_line(ready, built_in):
+    if built_in:
+        ready.file("/lib/modules/6.1/modules.builtin", "kernel/drivers/vfio/pci/vfio-pci.ko\n")
+    else:
+        ready.cmdline("intel_iommu=on", "vfio-pci.ids=8086:10d3")
+    check = ask(ready, "vfio-ids", gpu="8")
+    assert check.status == "warn"
+    assert "on the kernel's command line lacks 10de:1db1, 10de:1ac1, and counts" in check.detail
 
 
 @pytest.fixture
@@ -251,6 +264,28 @@ def test_a_preparation_that_was_stopped_is_to_be_finished(bare):
     assert (check.status, check.fix) == (
         "fail",
         "sudo deepops-virtual gpu prepare --device 10de:1db1 --apply, then reboot",
+    )
+
+
+def test_a_preparation_that_was_taken_back_half_way_is_to_be_taken_back(bare):
+    prepare(bare)
+    manifest = bare.root / MANIFEST.lstrip("/")
+    manifest.write_text(manifest.read_text().replace('"applied"', '"undoing"'))
+    check = ask(bare, "preparation")
+    assert (check.status, check.fix) == ("fail", "sudo deepops-virtual gpu prepare --undo")
+
+
+def test_a_preparation_that_only_root_may_read_is_not_judged(bare, monkeypatch):
+    prepare(bare)
+
+    def refused(_path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    check = ask(bare, "preparation")
+    assert (check.status, check.detail.endswith("As root: sudo deepops-virtual doctor")) == (
+        "skip",
+        True,
     )
 
 

@@ -109,6 +109,7 @@ def test_a_host_without_gpu_says_so(gpu, tree):
     [
         (["--root", "/nowhere/at/all"], "There is no 'sys' in '/nowhere/at/all'."),
         (["--device", "v100"], "'v100' is not a device ID."),
+        (["--device", "10DE:FFFF"], "This host has no device '10de:ffff'."),
     ],
 )
 def test_bad_input_is_refused_in_a_sentence(gpu, tree, words, said):
@@ -135,7 +136,7 @@ def test_a_card_goes_to_vfio_and_back(gpu, tree):
         ["0000:02:00.0: vfio-pci, was on nouveau", "0000:02:00.1: vfio-pci, as before"],
     )
     assert Host(tree.root).get(Bdf.parse("02:00.0")).driver == "vfio-pci"
-    assert gpu("unbind", "02:00.0") == (0, "0000:02:00.0: nouveau, as before gpu bind\n", "")
+    assert gpu("unbind", "02:00.0") == (0, "0000:02:00.0: nouveau, as before\n", "")
     assert Host(tree.root).get(Bdf.parse("02:00.0")).driver == "nouveau"
 
 
@@ -166,6 +167,28 @@ def test_a_leased_card_is_neither_bound_nor_unbound(gpu, tree):
     for command in ("bind", "unbind"):
         status, _, err = gpu(command, "08:00.0")
         assert status == 2 and "is leased to cluster 'ab12'" in err
+
+
+def test_a_card_that_did_not_come_back_from_a_guest_is_given_back(gpu, tree):
+    trees.dgx1v(tree).bind("0000:08:00.0", "nvidia")
+    Leases(tree.root).acquire(Request.parse("08:00.0,0a:00.0"), ["n"], Owner("gone")).close()
+    tree.bind("0000:08:00.0", "vfio-pci")
+    status, _, err = gpu("bind", "08:00.0")
+    assert status == 2 and "is leased to cluster 'gone'" in err
+    assert gpu("unbind", "08:00.0") == (0, "0000:08:00.0: nvidia, as before\n", "")
+    assert Host(tree.root).get(Bdf.parse("08:00.0")).driver == "nvidia"
+    # This one was on vfio-pci before the guest had it.
+    status, _, err = gpu("unbind", "0a:00.0")
+    assert status == 2 and "was not bound by this tool" in err
+
+
+def test_a_card_that_was_bound_after_a_killed_run_is_not_that_runs(gpu, tree):
+    trees.dgx1v(tree).bind("0000:08:00.0", "nvidia")
+    Leases(tree.root).acquire(Request.parse("08:00.0"), ["n"], Owner("gone")).close()
+    assert gpu("bind", "08:00.0")[0] == 0
+    assert Leases(tree.root).holders() == {}
+    tree.file(binding.MEMORY, "[]")
+    assert set(Leases(tree.root).holders()) == {40}
 
 
 def test_help_teaches_by_example(gpu):

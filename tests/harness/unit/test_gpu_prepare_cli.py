@@ -49,7 +49,7 @@ def test_apply_undo_and_again(prepare, tree):
     assert (status, "To run there:\n  update-grub" in out, "Running" in err) == (0, True, False)
     assert out.endswith("The host is prepared. It counts from the next boot.\n")
     again = prepare("--device", V100, "--apply")
-    assert again[:2] == (0, "This host is already prepared. Reboot for it to count: sudo reboot\n")
+    assert again[:2] == (0, "This host is already prepared. It counts from the next boot.\n")
     status, out, _ = prepare("--undo")
     assert (status, f'+{GRUB}="quiet"\n' in out, "--- /etc/modprobe.d/vfio.conf" in out) == (
         0,

@@ -1,5 +1,6 @@
 """Leases of IOMMU groups between real processes, some of which are killed."""
 
+import json
 import os
 import queue
 import signal
@@ -14,7 +15,7 @@ import pytest
 from deepops_fixtures.errors import LeakError, UsageProblem
 from deepops_fixtures.passthrough import lease_files
 from deepops_fixtures.passthrough.leases import FOLDER, Leases, Owner
-from deepops_fixtures.passthrough.pci import Bdf
+from deepops_fixtures.passthrough.pci import VFIO, Bdf
 from deepops_fixtures.passthrough.selection import Request
 from tests.harness.unit import pci_trees as trees
 from tests.harness.unit.pci_trees import HostTree
@@ -136,8 +137,15 @@ def test_nothing_asked_is_nothing_leased_and_no_file_made(tree, leases):
     assert taken(leases, "none").groups == ()
     leases.keep("ours")
     leases.release("ours")
-    assert leases.adopt("ours").groups == ()
     assert not (tree.root / FOLDER.lstrip("/")).exists()
+
+
+def test_drivers_in_records_that_anybody_may_write_are_names_of_drivers(tree, leases):
+    told = {"0000:08:00.0": "nvidia", "0000:0a:00.0": "../x", "here": "nvidia", "0b:00.0": VFIO}
+    record = {"instance": "a", "user": "b", "pid": 1, "process_started": 1, "since": 1}
+    text = json.dumps({**record, "drivers": told})
+    tree.file(f"{FOLDER}/iommu-group-40.lock", f"{text}\n")
+    assert leases.drivers_before() == {Bdf.parse("08:00.0"): "nvidia"}
 
 
 def test_a_record_that_is_junk_is_no_lease(tree, leases):
@@ -281,6 +289,20 @@ def test_the_lease_of_a_killed_run_lasts_while_its_device_is_open(tree, leases, 
         taken(leases, "08:00.0")
 
 
+def test_the_lease_of_a_killed_run_lasts_until_its_device_is_back(tree, leases, run):
+    tree.bind("0000:08:00.0", "nvidia")
+    first = run("08:00.0", "first")
+    held_by(first)
+    killed(first)
+    assert leases.holders() == {}
+    tree.bind("0000:08:00.0", "vfio-pci")
+    assert set(leases.holders()) == {40} and leases.holders(away=False) == {}
+    with pytest.raises(UsageProblem, match="leased, to cluster 'first'"):
+        taken(leases, "08:00.0")
+    tree.bind("0000:08:00.0", "nvidia")
+    assert taken(leases, "08:00.0").groups == (40,)
+
+
 def test_a_kept_cluster_keeps_its_lease_and_says_so(tree, leases, run):
     first = run("08:00.0", "first")
     held_by(first)
@@ -288,24 +310,6 @@ def test_a_kept_cluster_keeps_its_lease_and_says_so(tree, leases, run):
     leases.keep("first")
     first.communicate("")
     assert leases.holders()[40].kept
-
-
-def test_another_process_takes_a_lease_over(tree, leases, run):
-    first = run("2", "first")
-    held_by(first)
-    machine(tree, "first_gpu01")
-    killed(first)
-    lease = leases.adopt("first")
-    assert lease.groups == (40, 41)
-    assert {holder.pid for holder in leases.holders().values()} == {os.getpid()}
-    assert leases.holders()[41].instance == "first"
-
-
-def test_a_lease_that_a_living_process_has_is_not_taken_over(leases, run):
-    first = run("auto", "first")
-    held_by(first)
-    assert leases.adopt("first").groups == ()
-    assert leases.holders()[40].pid == first.pid
 
 
 # -- release --------------------------------------------------------------------------------

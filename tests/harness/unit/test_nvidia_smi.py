@@ -54,6 +54,12 @@ def test_a_value_that_is_not_told_is_none_and_not_zero(dtd):
     assert gpu.ecc_uncorrectable == (None if dtd == 9 else 0)
 
 
+@pytest.mark.parametrize("said", ["N/A", "[N/A]", "[Not Supported]", "[Insufficient Permissions]"])
+def test_words_for_nothing_are_no_text_either(said):
+    gpu = only(Card(name=said, fabric=(said, said), recovery=said), 13)
+    assert (gpu.name, gpu.fabric_state, gpu.recovery) == ("", "", "")
+
+
 def test_old_cards_tell_pages_and_new_ones_rows():
     old = only(Card(retired="2", retirement_pending="Yes"), 11)
     assert (old.retired_pages, old.retirement_pending, old.remap_pending) == (2, True, None)

@@ -100,7 +100,10 @@ def test_a_device_without_driver_group_and_memory_node_says_so(tree):
 
 def test_a_group_of_the_unsafe_mode_without_iommu_is_none(tree):
     tree.pci("0000:08:00.0", "10de:1db1", trees.GPU_CLASS, group=0)
-    tree.file("/sys/kernel/iommu_groups/0/name", "vfio-noiommu\n")
+    name = tree.root / "sys/kernel/iommu_groups/0/name"
+    name.write_bytes(b"\xff\n")
+    assert at(Host(tree.root), "08:00.0").iommu_group == 0
+    name.write_text("vfio-noiommu\n")
     assert at(Host(tree.root), "08:00.0").iommu_group is None
 
 
@@ -135,11 +138,20 @@ def test_two_domains_may_have_the_same_bus_and_slot(tree):
     assert len(host.functions(at(host, "0001:08:00.0"))) == 1
 
 
-def test_a_bridge_of_an_old_nvidia_chipset_is_no_nvswitch(tree):
-    tree.pci("0000:00:01.0", "10de:0369", trees.NVSWITCH_CLASS)
-    tree.pci("0000:00:02.0", "10de:22a3", trees.NVSWITCH_CLASS)
-    found = [item.is_nvswitch for item in Host(tree.root).devices.values()]
-    assert found == [False, True]
+@pytest.mark.parametrize(
+    ("device", "class_code", "is_one"),
+    [
+        ("10de:1ac1", trees.NVSWITCH_CLASS, True),  # DGX-2
+        ("10de:1af1", trees.NVSWITCH_CLASS, True),  # DGX A100
+        ("10de:22a3", trees.NVSWITCH_CLASS, True),  # DGX H100
+        ("10de:0369", trees.NVSWITCH_CLASS, False),  # a bridge of an old chipset of NVIDIA's
+        ("10de:22a3", 0x060400, False),
+        ("8086:1ac1", trees.NVSWITCH_CLASS, False),
+    ],
+)
+def test_an_nvswitch_is_told_by_maker_class_and_number(tree, device, class_code, is_one):
+    tree.pci("0000:00:01.0", device, class_code)
+    assert at(Host(tree.root), "00:01.0").is_nvswitch is is_one
 
 
 def test_a_device_that_is_not_there_is_refused_naming_what_is_near(tree):
@@ -188,6 +200,11 @@ def test_a_host_without_pci_has_no_devices(tmp_path):
         ("class", "", "holds '', which is not a number"),
         ("numa_node", "left\n", "holds 'left', which is not a number"),
         ("resource", "0x0 0x0\n", "holds '0x0 0x0', which is not a line 'start end flags'"),
+        (
+            "device",
+            "<p>not\n\nfound</p>\n" * 9,
+            "holds '<p>not found</p> .{36,45}…', which is not",
+        ),
         ("driver", "vfio-pci", "is not a symbolic link"),
         ("iommu_group", "40", "is not a symbolic link"),
     ],
@@ -198,6 +215,17 @@ def test_a_file_that_holds_something_else_is_named(tree, file, text, said):
     with pytest.raises(UsageProblem, match=said) as refused:
         _ = Host(tree.root).devices
     assert file in refused.value.message and "0000:08:00.0" in refused.value.message
+
+
+def test_files_that_tar_filled_up_with_zeros_are_read(tree):
+    trees.dgx2(tree)
+    before = Host(tree.root).devices
+    for path in (tree.root / "sys").rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.write_bytes(path.read_bytes().ljust(4096, b"\0"))
+    host = Host(tree.root)
+    assert host.devices == before
+    assert host.text("/sys/class/dmi/id/product_name") == "DGX-2\n"
 
 
 def test_a_missing_vendor_is_named(tree):

@@ -148,8 +148,8 @@ def test_a_module_is_listed_whatever_its_dash_and_comments():
 
 
 def test_a_module_is_added_after_a_last_line_without_an_end():
-    assert modprobe.with_modules("loop", ["kvm"]) == "loop\nkvm\n"
-    assert modprobe.with_modules("kvm", ["kvm"]) == "kvm"
+    assert modprobe.with_lines("loop", ["kvm"]) == "loop\nkvm\n"
+    assert modprobe.with_lines("kvm", []) == "kvm"
 
 
 # -- modprobe.d -------------------------------------------------------------------------------
@@ -225,6 +225,35 @@ def test_drivers_that_would_take_the_device_are_found_by_the_kernels_own_list(tr
     assert platform_facts.rival_modules(host, host.with_id(NVSWITCH)) == ("anything",)
 
 
+SOFTDEPS = "/etc/modprobe.d/00-deepops-passthrough.conf"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("# mine\n\nsoftdep nvidia pre: i2c\n",
+         "# mine\n\nsoftdep nvidia pre: i2c vfio-pci\nsoftdep nvidia pre: i2c\n"),
+        ("softdep nvidia pre: i2c", "softdep nvidia pre: i2c vfio-pci\nsoftdep nvidia pre: i2c"),
+        ("# mine\n# no break", "# mine\n# no break\nsoftdep nvidia pre: vfio-pci\n"),
+        ("", "softdep nvidia pre: vfio-pci\n"),
+    ],
+)  # fmt: skip
+def test_a_softdep_comes_before_the_line_that_counted(tree, before, after):
+    tree.bind("0000:08:00.0", "nvidia").file(SOFTDEPS, before)
+    assert planned(tree, V100)[SOFTDEPS] == after
+    tree.file(SOFTDEPS, after)
+    assert SOFTDEPS not in planned(tree, V100)
+
+
+def test_a_softdep_of_a_file_that_is_read_earlier_is_refused_with_the_line(tree):
+    tree.bind("0000:08:00.0", "nvidia").file("/etc/modprobe.d/00-a.conf", "softdep nv* pre: i2c\n")
+    with pytest.raises(UsageProblem, match=r"00-a\.conf' says before any other") as refused:
+        plan(Host(tree.root), [V100])
+    assert refused.value.hint.startswith("write there: softdep nvidia pre: i2c vfio-pci ")
+    tree.file("/etc/modprobe.d/00-a.conf", "softdep nv* pre: i2c vfio-pci\n")
+    assert SOFTDEPS not in planned(tree, V100)
+
+
 def test_a_softdep_takes_over_what_counted_before_and_leaves_the_blacklisted_out():
     files = {
         "/etc/modprobe.d/a.conf": "softdep nvidia post: nvidia-uvm\nblacklist nouveau\n",
@@ -278,7 +307,7 @@ def test_an_iommu_that_is_on_tells_itself(tree):
         ("10de:ffff", "This host has no device '10de:ffff'"),
         ("8086:a102", "'0000:00:17.0' is the controller of the root disk"),
         ("8086:15b7", "is the network card of the default route .'eno1'."),
-        ("8086:6f04", "is a PCI bridge"),
+        ("8086:6f04", r"is a part of the board \(PCI bridge\), which stays"),
     ],
 )
 def test_an_id_that_cannot_be_had_is_refused(tree, device, why):
@@ -302,6 +331,20 @@ def test_an_id_that_the_boot_display_shares_is_refused(tmp_path):
     )
 
 
+def test_a_network_card_in_use_is_noted_and_not_refused(tree):
+    tree.pci("0000:04:00.0", "8086:10d3", pci_trees.NIC_CLASS, driver="e1000e", group=70)
+    tree.net("enp4s0", "0000:04:00.0")
+    assert plan(Host(tree.root), ["8086:10d3"]).notes == ()
+    tree.file("/sys/class/net/enp4s0/operstate", "up\n")
+    (note,) = plan(Host(tree.root), ["8086:10d3"]).notes
+    assert note == (
+        "'0000:04:00.0' (Ethernet controller) is up now: 'enp4s0'. From the next boot on this "
+        "host is without it."
+    )
+    tree.route("enp4s0", "0000A8C0", "00FFFFFF")
+    assert " carries traffic now: 'enp4s0'. " in plan(Host(tree.root), ["8086:10d3"]).notes[0]
+
+
 def test_what_goes_along_with_a_device_is_noted(tmp_path):
     tree = pci_trees.workstation(HostTree(tmp_path / "host"))
     (tree.place("0000:01:00.0") / "boot_vga").write_text("0\n")
@@ -309,6 +352,14 @@ def test_what_goes_along_with_a_device_is_noted(tmp_path):
     notes = plan(Host(tree.root), ["10de:1b06"]).notes
     assert "add --device 10de:10ef" in notes[0]
     assert not plan(Host(tree.root), ["10de:1b06", "10de:10ef"]).notes
+
+
+def test_nvswitches_that_are_not_named_with_their_gpus_are_noted(tree):
+    (note,) = plan(Host(tree.root), [V100]).notes
+    assert note.startswith("The NVSwitches of this host go along when one node gets every GPU: ")
+    assert note.endswith(f"add --device {NVSWITCH}.")
+    assert not plan(Host(tree.root), [V100, NVSWITCH]).notes
+    assert not plan(Host(tree.root), [NVSWITCH]).notes
 
 
 def test_a_host_without_groups_yet_can_be_prepared(tmp_path):

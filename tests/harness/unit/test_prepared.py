@@ -13,23 +13,7 @@ from deepops_fixtures.passthrough import backup, prepared
 from deepops_fixtures.passthrough.pci import Host
 from tests.harness.unit import pci_trees
 from tests.harness.unit.pci_trees import NVSWITCH, V100, HostTree
-
-GRUB = "GRUB_CMDLINE_LINUX_DEFAULT"
-Snapshot = dict[str, tuple[bytes, int, int, int]]
-
-
-class Programs:
-    """Runs nothing; notes what it was asked to run, and fails what it is told to."""
-
-    def __init__(self, *failing: str) -> None:
-        self.failing = failing
-        self.ran: list[str] = []
-
-    def __call__(self, argv: tuple[str, ...], log: Path) -> int:
-        self.ran.append(" ".join(argv))
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(f"$ {argv[0]}\nno space left\n")
-        return 1 if argv[0] in self.failing else 0
+from tests.harness.unit.preparations import Programs, apply, debian, snapshot, state, undo
 
 
 @pytest.fixture(autouse=True)
@@ -48,13 +32,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def tree(tmp_path: Path) -> HostTree:
     """A Debian host that was never prepared, with files of odd modes and bytes."""
-    tree = pci_trees.no_iommu(HostTree(tmp_path / "host"))
-    tree.file("/etc/default/grub", f'{GRUB}="quiet"')
-    tree.file("/proc/sys/kernel/random/boot_id", "first\n")
-    (tree.root / "etc/modules").write_bytes(b"# Gr\xfc\xdfe\nloop")
-    (tree.root / "etc/modules").chmod(0o640)
-    (tree.root / "etc/modprobe.d").mkdir()
-    return tree
+    return debian(HostTree(tmp_path / "host"))
 
 
 @pytest.fixture
@@ -64,28 +42,6 @@ def rhel(tree: HostTree) -> HostTree:
     tree.file("/boot/loader/entries/abc-5.14.0.x86_64.conf", "options ro quiet\n")
     tree.file("/etc/default/grub", 'GRUB_CMDLINE_LINUX="quiet"\n')
     return tree.os_release("rocky", "rhel centos fedora", "9.4")
-
-
-def snapshot(tree: HostTree) -> Snapshot:
-    """Every file below /etc, with mode and owner, and every folder."""
-    found: Snapshot = {}
-    for path in sorted((tree.root / "etc").rglob("*")):
-        status = path.stat()
-        data = path.read_bytes() if path.is_file() else b""
-        found[str(path)] = (data, status.st_mode, status.st_uid, status.st_gid)
-    return found
-
-
-def apply(tree: HostTree, *devices: str, run: Programs | None = None) -> prepared.Outcome:
-    return prepared.apply(Host(tree.root), devices or (V100,), run=run or Programs())
-
-
-def undo(tree: HostTree, run: Programs | None = None, force: bool = False) -> prepared.Outcome:
-    return prepared.undo(Host(tree.root), run=run or Programs(), force=force)
-
-
-def state(tree: HostTree) -> prepared.Prepared:
-    return prepared.state(Host(tree.root))
 
 
 # -- there and back -----------------------------------------------------------------------------
@@ -128,6 +84,33 @@ def test_mode_and_owner_of_an_edited_file_stay(tree):
         before.st_gid,
     )
     assert (tree.root / "etc/modprobe.d/vfio.conf").stat().st_mode & 0o777 == 0o644
+
+
+def test_attributes_of_a_file_stay_and_a_file_system_without_any_is_no_obstacle(tree, monkeypatch):
+    place = tree.root / "etc/modules"
+    try:
+        os.setxattr(place, "user.mark", b"ours")
+    except OSError:
+        pytest.skip("the file system of the tests keeps no attributes")
+    apply(tree)
+    assert os.getxattr(place, "user.mark") == b"ours"
+
+    def none(_place):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "listxattr", none)
+    undo(tree)
+    assert place.read_bytes() == b"# Gr\xfc\xdfe\nloop"
+
+
+def test_every_user_may_read_what_is_made_whatever_roots_umask_is(tree):
+    before = os.umask(0o077)
+    try:
+        apply(tree)
+    finally:
+        os.umask(before)
+    for name in ("etc/modules-load.d", "var/lib", backup.FOLDER.lstrip("/")):
+        assert (tree.root / name).stat().st_mode & 0o777 == 0o755, name
 
 
 def test_a_second_apply_changes_nothing_and_runs_nothing(tree):
@@ -341,93 +324,3 @@ def test_undo_whose_command_fails_can_be_done_again(tree):
     run = Programs()
     undo(tree, run)
     assert run.ran == ["update-initramfs -u -k all", "update-grub"]
-
-
-# -- refused, and nothing changed ---------------------------------------------------------------
-
-
-def test_a_file_that_somebody_changed_since_is_refused_with_the_change(tree):
-    apply(tree)
-    place = tree.root / "etc/default/grub"
-    place.write_text(place.read_text() + "\nGRUB_TIMEOUT=1\n")
-    assert state(tree).changed_since == ("/etc/default/grub",)
-    before, run = snapshot(tree), Programs()
-    with pytest.raises(UsageProblem, match="etc/default/grub' was changed by somebody") as caught:
-        undo(tree, run)
-    assert "+GRUB_TIMEOUT=1" in caught.value.detail
-    assert "--undo --force" in caught.value.hint
-    assert (snapshot(tree), run.ran) == (before, [])
-    undo(tree, force=True)
-    assert place.read_text() == f'{GRUB}="quiet"'
-
-
-def test_a_file_that_somebody_put_back_by_hand_is_no_obstacle(tree):
-    before = snapshot(tree)
-    apply(tree)
-    (tree.root / "etc/default/grub").write_text(f'{GRUB}="quiet"')
-    undo(tree)
-    assert snapshot(tree) == before
-
-
-def test_what_somebody_changed_is_not_prepared_again_over_their_head(tree):
-    apply(tree)
-    tree.file("/etc/default/grub", f'{GRUB}="mine"\n')
-    with pytest.raises(UsageProblem, match="was changed by somebody else"):
-        apply(tree)
-    assert (tree.root / "etc/default/grub").read_text() == f'{GRUB}="mine"\n'
-
-
-def test_a_folder_that_cannot_be_written_is_refused(tree, monkeypatch):
-    before, access = snapshot(tree), os.access
-    blocked = tree.root / "etc/modprobe.d"
-    monkeypatch.setattr(os, "access", lambda path, mode: path != blocked and access(path, mode))
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    with pytest.raises(UsageProblem, match=r"modprobe\.d' cannot be written, so nothing was"):
-        apply(tree)
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(UsageProblem, match="preparing a host is for root") as caught:
-        apply(tree)
-    assert caught.value.hint.startswith('sudo "$(command -v deepops-virtual)" gpu prepare')
-    assert snapshot(tree) == before
-    assert not (tree.root / "var").exists()
-
-
-def test_a_manifest_that_cannot_be_read_is_refused(tree):
-    apply(tree)
-    (tree.root / backup.MANIFEST.lstrip("/")).write_text("{")
-    for action in (apply, undo, state):
-        with pytest.raises(UsageProblem, match="is not what this program wrote there"):
-            action(tree)
-
-
-def test_two_at_a_time_are_one_too_many(tree):
-    with (
-        backup.locked(Host(tree.root)),
-        pytest.raises(UsageProblem, match="Another 'deepops-virtual gpu prepare' is at work"),
-    ):
-        apply(tree)
-
-
-def test_a_file_that_cannot_be_put_in_place_ends_half_way_and_can_be_taken_back(tree, monkeypatch):
-    before, put = snapshot(tree), backup.put
-
-    def full(place: Path, *rest: object) -> None:
-        if place.name == "vfio.conf":
-            raise OSError(28, "No space left on device")
-        put(place, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(backup, "put", full)
-    with pytest.raises(
-        DeepopsError, match=r"vfio\.conf' could not be written: No space"
-    ) as caught:
-        apply(tree)
-    assert "--undo" in caught.value.hint
-    monkeypatch.setattr(backup, "put", put)
-    undo(tree)
-    assert snapshot(tree) == before
-
-
-def test_the_manifest_is_no_more_readable_than_what_is_in_it(tree):
-    apply(tree)
-    manifest = tree.root / backup.MANIFEST.lstrip("/")
-    assert manifest.stat().st_mode & 0o777 == 0o600  # /etc/modules is not for everyone here.
