@@ -108,7 +108,7 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """What the upgrade did, in one sentence."""
-        if not sum(self.counts[AFTER].values()):
+        if not self.counts[AFTER]["passed"] + self.counts[AFTER]["failed"]:
             return "the upgrade was not checked"
         if self.broken:
             count = len(self.broken)

@@ -10,6 +10,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from urllib.parse import quote
 import testinfra
 import testinfra.host
 from pydantic import BaseModel, ConfigDict
+from testinfra.backend.base import CommandResult
 
 from deepops_fixtures import facts
 from deepops_fixtures.cluster import ssh
@@ -67,6 +69,18 @@ class RunningCluster(BaseModel):
 Recorder = Callable[[CommandRecord], None]
 
 
+class _Told(CommandResult):  # type: ignore[misc]  # testinfra has no types
+    """A command's result that says where it was run and what came back, as a person would: it is
+    all that testinfra's check_output and run_expect say of a command that failed."""
+
+    node: str
+
+    def __repr__(self) -> str:
+        said = (self.stderr.strip() or self.stdout.strip()).splitlines()
+        command = self.command.decode(errors="replace")
+        return f"'{command}' on {self.node}: {chr(10).join(said[-5:]) or 'no output'}"
+
+
 def _listen(host: testinfra.host.Host, node: str, user: str, record: Recorder) -> None:
     """Have every command that this testinfra host runs recorded: what was run, what came back, how
     long."""
@@ -87,7 +101,9 @@ def _listen(host: testinfra.host.Host, node: str, user: str, record: Recorder) -
                 node, text, result.rc, str(result.stdout), str(result.stderr), round(took, 3), user
             )
         )
-        return result
+        told = _Told(**{field.name: getattr(result, field.name) for field in fields(result)})
+        told.node = node
+        return told
 
     host.backend.run = recorded
 

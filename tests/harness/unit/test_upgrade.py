@@ -144,6 +144,7 @@ def test_what_passed_before_and_fails_after_is_broken_by_the_upgrade():
         ({"a": "failed failed", "b": "passed passed"},
          "the upgrade breaks nothing, and 1 failed before it already"),
         ({"a": "passed -"}, "the upgrade was not checked"),
+        ({"a": "error skipped", "b": "skipped skipped"}, "the upgrade was not checked"),
     ],
 )  # fmt: skip
 def test_the_verdict_is_a_sentence(tests, verdict):
