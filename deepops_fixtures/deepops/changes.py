@@ -60,7 +60,9 @@ def since(tree: Path, ref: str) -> Changes:
         ("committed", ["diff", base, "HEAD"]),
         ("uncommitted", ["diff", "HEAD"]),
     ):
-        for letter, path in _named(git.ask(tree, *words, "--name-status", "-z", "--no-renames")):
+        # Whatever the user's or the checkout's own settings say of submodules and renames.
+        words += ["--name-status", "-z", "--no-renames", "--ignore-submodules=none"]
+        for letter, path in _named(git.ask(tree, *words)):
             files[path] = "deleted" if letter == "D" else "committed"
             if state == "uncommitted" and letter != "D":
                 files[path] = "uncommitted"
