@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deepops_fixtures import collecting, header, remarking, reporting, signals, simulation
+from deepops_fixtures import collecting, header, remarking, reporting, signals
 from deepops_fixtures.errors import DeepopsError
 from deepops_fixtures.session import (
     KEY,
@@ -170,10 +170,7 @@ def _usage_errors() -> Iterator[None]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test marked ``nodes(...)`` once for each node of these groups."""
-    with _usage_errors():
-        collecting.once_for_each_node(metafunc)
-        simulation.once_with_simulated(metafunc)
-        collecting.before_and_after_an_upgrade(metafunc)
+    collecting.parametrise(metafunc)
 
 
 @pytest.hookimpl(trylast=True)
@@ -182,6 +179,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     ones before. Skip tests of GPUs where the virtual machines will have none."""
     ours = session_of(config)
     with _usage_errors():
+        collecting.refuse(items, ours)
         collecting.skip_gpus_that_will_not_be_there(items, ours, config.option.markexpr)
         collecting.skip_destruction_of_what_is_not_ours(items, ours)
         collecting.arrange(config, items, ours)

@@ -141,6 +141,21 @@ def test_a_bad_request_is_a_usage_error_under_xdist_too(run, pytester):
     assert "Traceback" not in text
 
 
+@pytest.mark.parametrize("more", [[], ["-n", "2"]])
+@pytest.mark.parametrize("setting", ["--deepops-cluster", "--deepops-inventory"])
+def test_what_tests_of_each_node_cannot_be_made_for_is_refused_once(run, pytester, setting, more):
+    text = "import pytest\n@pytest.mark.nodes()\ndef test_it(node): pass\n"
+    pytester.makepyfile(test_one=text, test_two=text)
+    result = run(setting, "centaur", *more)
+    said = result.stdout.str() + result.stderr.str()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR, said
+    assert said.count("centaur' not found" if "inventory" in setting else "named 'centaur'") == 1
+    assert "ERROR collecting" not in said
+    assert "INTERNALERROR" not in said
+    pytester.makepyfile(test_three="def test_nothing(): pass\n")
+    assert more or run(setting, "centaur", "-k", "nothing").ret == 0
+
+
 def test_a_bad_cluster_file_is_refused_with_file_line_and_field(run, pytester):
     path = cluster(pytester, memory="lots")
     text = refused(pytester, run, "--deepops-cluster", path)
