@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from deepops_fixtures import changed, isolation, parts, simulation, upgrade
-from deepops_fixtures.errors import DeepopsError
+from deepops_fixtures.errors import DeepopsError, of_system
 from deepops_fixtures.session import Session, needs_cluster, session_of
 from deepops_fixtures.settings import Settings
 
@@ -28,6 +28,8 @@ def parametrise(metafunc: pytest.Metafunc) -> None:
         before_and_after_an_upgrade(metafunc)
     except DeepopsError as error:
         ours.refused = error
+    except OSError as error:
+        ours.refused = of_system(error)
 
 
 def refuse(items: list[pytest.Item], ours: Session) -> None:

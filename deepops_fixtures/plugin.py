@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deepops_fixtures import collecting, header, remarking, reporting, signals
-from deepops_fixtures.errors import DeepopsError
+from deepops_fixtures.errors import DeepopsError, of_system
 from deepops_fixtures.session import (
     KEY,
     Session,
@@ -92,11 +92,11 @@ def pytest_configure(config: pytest.Config) -> None:
     with _usage_errors():
         settings = _settings(config)
         collecting.refuse_upgrade(config, settings)
-    if worker:
-        run_dir, controller = worker[_WORKER_KEY]
-        session = Session(settings, Path(run_dir), worker["workerid"], controller)
-    else:
-        session = Session(settings, new_run_dir(settings))
+        if worker:
+            run_dir, controller = worker[_WORKER_KEY]
+            session = Session(settings, Path(run_dir), worker["workerid"], controller)
+        else:
+            session = Session(settings, new_run_dir(settings))
     remember(config, session)
     if not getattr(config.option, "hosts", None):
         from deepops_fixtures import fixtures
@@ -163,6 +163,8 @@ def _usage_errors() -> Iterator[None]:
         yield
     except DeepopsError as error:
         raise pytest.UsageError(str(error)) from None
+    except OSError as error:
+        raise pytest.UsageError(str(of_system(error))) from None
 
 
 # -- collection ---------------------------------------------------------------------------

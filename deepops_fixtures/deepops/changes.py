@@ -35,6 +35,7 @@ def since(tree: Path, ref: str) -> Changes:
     repository, the ref is not in it, or both have no common commit.
     """
     git.need()
+    git.refuse_distrusted(tree)
     top = git.try_ask(tree, "rev-parse", "--show-toplevel")
     if not top or Path(top).resolve() != tree.resolve():
         raise UsageProblem(
@@ -73,7 +74,10 @@ def since(tree: Path, ref: str) -> Changes:
 
 
 def top_of(folder: Path) -> Path | None:
-    """Return the top of the git checkout that a folder is in, None where it is in none."""
+    """Return the top of the git checkout that a folder is in, None where it is in none. Raises
+    UsageProblem."""
+    git.need()
+    git.refuse_distrusted(folder)
     top = git.try_ask(folder, "rev-parse", "--show-toplevel")
     return Path(top) if top else None
 

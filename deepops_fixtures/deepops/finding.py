@@ -50,6 +50,7 @@ def working_tree(tree: Path, asked: str) -> Checkout:
     if not (tree / ".git").exists():
         return Checkout(tree, asked, note="it is in no git repository of its own")
     git.need()
+    git.refuse_distrusted(tree)
     status = git.try_ask(tree, "status", "--porcelain", "-z", "--untracked-files=all")
     return Checkout(
         tree,

@@ -84,6 +84,21 @@ def try_ask(folder: Path, *words: str) -> str:
         return ""
 
 
+def refuse_distrusted(folder: Path) -> None:
+    """Refuse a checkout of another user, of which git says nothing: the usual thing where a job
+    runs in a container, or with sudo. Raises UsageProblem with git's own remedy."""
+    try:
+        ask(folder, "rev-parse", "--git-dir")
+    except GitRefused as error:
+        if "dubious ownership" in str(error):
+            named = re.search(r"safe\.directory (.+)", str(error))
+            top = named[1].strip() if named else folder
+            raise UsageProblem(
+                f"git does not trust '{top}': it belongs to another user than {os.geteuid()}.",
+                hint=f"git config --global --add safe.directory {top}",
+            ) from None
+
+
 def run(words: list[str | Path], *, log: Path, what: str, deadline: Deadline) -> str:
     """Run a git command that may go over a network; return '' or, where it fails, its last
     words. Raises StepTimeout."""
