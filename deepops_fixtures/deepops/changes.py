@@ -70,7 +70,8 @@ def since(tree: Path, ref: str) -> Changes:
     for path in _split(git.ask(tree, "ls-files", "--others", "--exclude-standard", "-z")):
         files[path] = "untracked"
     head = git.ask(tree, "rev-parse", "HEAD")
-    return Changes(tree, ref, base, head, dict(sorted(files.items())))
+    shown = {git.shown(path): state for path, state in files.items()}
+    return Changes(tree, ref, base, head, dict(sorted(shown.items())))
 
 
 def top_of(folder: Path) -> Path | None:

@@ -115,6 +115,13 @@ def run(words: list[str | Path], *, log: Path, what: str, deadline: Deadline) ->
     return (told or said or [f"git ended with {status}"])[0].removeprefix("fatal: ")
 
 
+def shown(path: str) -> str:
+    """Return a path as it can be printed and written into JSON: bytes that are no UTF-8, and what
+    would break the line, as escapes."""
+    text = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
+
+
 def names(folder: Path) -> list[str]:
     """Return the short names of a repository's branches and tags."""
     text = try_ask(

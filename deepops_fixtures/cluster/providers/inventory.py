@@ -22,6 +22,8 @@ from deepops_fixtures.journal import Journal
 from deepops_fixtures.proc import Deadline
 
 _PATIENCE = 30.0
+#: Seconds that Ansible may take to read an inventory; one that asks a cloud takes its time.
+_LISTING = 120.0
 
 
 class InventoryProvider:
@@ -73,13 +75,22 @@ class InventoryProvider:
             return self._data
         if not self.path.exists():
             raise UsageProblem(f"Inventory '{self.path}' not found.", hint="give an existing file")
-        done = subprocess.run(
-            [Path(sys.executable).with_name("ansible-inventory"), "-i", self.path, "--list"],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            env={**os.environ, "ANSIBLE_INVENTORY_UNPARSED_FAILED": "true"},
-        )
+        listing = f"ansible-inventory -i {self.path} --list"
+        try:
+            done = subprocess.run(
+                [Path(sys.executable).with_name("ansible-inventory"), "-i", self.path, "--list"],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_LISTING,
+                env={**os.environ, "ANSIBLE_INVENTORY_UNPARSED_FAILED": "true"},
+            )
+        except subprocess.TimeoutExpired:
+            what = "folder, of which every file is one" if self.path.is_dir() else "file"
+            raise UsageProblem(
+                f"Ansible has not read inventory '{self.path}' (a {what}) in {_LISTING:.0f} s.",
+                hint=listing,
+            ) from None
         try:
             self._data = dict(json.loads(done.stdout))
         except ValueError:
@@ -88,7 +99,7 @@ class InventoryProvider:
             raise UsageProblem(
                 f"'{self.path}' is not an inventory that Ansible can read.",
                 detail="\n".join(done.stderr.strip().splitlines()[-8:]),
-                hint=f"ansible-inventory -i {self.path} --list",
+                hint=listing,
             )
         return self._data
 

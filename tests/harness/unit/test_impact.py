@@ -1,10 +1,11 @@
 """What a branch of a DeepOps checkout has changed, and which playbooks that reaches."""
 
 import json
+import os
 
 import pytest
 
-from deepops_fixtures.deepops import changes, impact
+from deepops_fixtures.deepops import changes, finding, impact
 from deepops_fixtures.errors import UsageProblem
 from tests.harness.unit import checkouts
 from tests.harness.unit.branches import Branch
@@ -348,6 +349,20 @@ def test_the_command_gives_a_script_the_same(branch, deepops):
     branch.git("checkout", "-q", ".")
     out = deepops("impact", "main", "--source", str(branch.tree))[1]
     assert out.startswith("Nothing has changed since main (")
+
+
+def test_a_name_that_is_no_text_is_told_with_escapes(branch, deepops):
+    (branch.tree / os.fsdecode(b"roles/own/templates/\xff.j2")).write_text("x")
+    branch.write("docs/a\nb", "x")
+    words = ("impact", "main", "--source", str(branch.tree))
+    assert {item["path"] for item in json.loads(deepops(*words, "--json")[1])["files"]} == {
+        "docs/a\\x0ab",
+        "roles/own/templates/\\xff.j2",
+    }
+    assert "  roles/own/templates/\\xff.j2  -> role 'own'" in deepops(*words)[1]
+    found = finding.find(str(branch.tree), cache=branch.tree)
+    found.provenance.encode()
+    " ".join(found.inputs()).encode()
 
 
 def test_the_command_refuses_what_is_no_checkout(deepops, tmp_path, monkeypatch):
