@@ -30,7 +30,7 @@ def refused(tmp_path) -> UsageProblem:
 
 def test_one_that_takes_ansible_too_long_is_refused(tmp_path, listing, monkeypatch):
     monkeypatch.setattr(inventory, "_LISTING", 0.2)
-    listing("exec sleep 20")
+    listing("exec sleep 5")
     told = refused(tmp_path)
     assert told.message == (
         f"Ansible has not read inventory '{tmp_path}' (a folder, of which every file is one) "
@@ -40,7 +40,7 @@ def test_one_that_takes_ansible_too_long_is_refused(tmp_path, listing, monkeypat
 
 
 def test_what_ansible_says_need_be_no_text(tmp_path, listing):
-    listing(r"printf '\\377 is no host\\n' >&2; exit 1")
+    listing(r"printf '\377 is no host' >&2; exit 1")
     told = refused(tmp_path)
     assert "is not an inventory that Ansible can read" in told.message
     assert "is no host" in told.detail
