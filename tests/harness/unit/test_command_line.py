@@ -2,10 +2,22 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-_RUN = "import sys; sys.argv[0] = 'deepops-virtual'; from deepops_fixtures.cli import main; main()"
+_RUN = (
+    "import sys; sys.argv[0] = 'deepops-virtual'; from deepops_fixtures.start import main; main()"
+)
+#: Ctrl-C at the moment when the commands are read.
+_IMPATIENT = """
+import sys
+class Impatient:
+    def find_spec(self, name, *_):
+        if name == "deepops_fixtures.cli.gpu":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Impatient())
+"""
 
 
 @pytest.fixture
@@ -51,3 +63,15 @@ def test_what_the_host_refuses_is_said_with_its_path(start, tmp_path):
     assert status == 1
     assert said.startswith("error: '/")
     assert "': File name too long.\nNext: ls -ld /" in said
+
+
+def test_ctrl_c_counts_before_the_commands_are_read(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPATIENT + _RUN], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "Interrupted.\n")
+
+
+def test_the_installed_command_begins_there():
+    project = (Path(__file__).parents[3] / "pyproject.toml").read_text()
+    assert 'deepops-virtual = "deepops_fixtures.start:main"\n' in project
