@@ -34,11 +34,18 @@ class Change:
     """What has changed in the checkout that the run is about, and which checks belong to it."""
 
     def __init__(
-        self, tree: Path, ref: str, *, only: bool, about: Callable[[], parts.Parts]
+        self,
+        tree: Path,
+        ref: str,
+        *,
+        only: bool,
+        about: Callable[[], parts.Parts],
+        playbooks: tuple[str, ...] = (),
     ) -> None:
         self._tree = tree
         self._ref = ref
         self._about = about
+        self._playbooks = playbooks
         self.only = only
 
     @cached_property
@@ -46,13 +53,22 @@ class Change:
         """What has changed and what it reaches. Raises UsageProblem."""
         from deepops_fixtures.deepops import changes, impact
 
-        return impact.of(changes.since(self._tree, self._ref))
+        return impact.of(changes.since(self._tree, self._ref), chosen=self._chosen)
+
+    @cached_property
+    def _chosen(self) -> tuple[str, ...]:
+        """The playbooks that the run applies in place of a part's own, below the checkout."""
+        from deepops_fixtures.deepops import driving
+        from deepops_fixtures.deepops.playbooks import Playbooks
+
+        known = Playbooks(self._tree)
+        return tuple(str(driving.playbook(known, word)) for word in self._playbooks)
 
     @cached_property
     def _all(self) -> Selection:
         from deepops_fixtures.deepops import selection
 
-        return selection.of(self.impact, self._tree)
+        return selection.of(self.impact, self._tree, chosen=self._chosen)
 
     @property
     def selection(self) -> Selection:
@@ -101,6 +117,7 @@ def of_run(ours: Session) -> Change | None:
         settings.changed_since,
         only=settings.changed_only,
         about=lambda: ours.rehearsal.chosen.parts,
+        playbooks=settings.playbook,
     )
 
 

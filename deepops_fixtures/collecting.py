@@ -8,9 +8,35 @@ from __future__ import annotations
 import pytest
 
 from deepops_fixtures import changed, isolation, parts, simulation, upgrade
-from deepops_fixtures.errors import DeepopsError
+from deepops_fixtures.errors import DeepopsError, of_system
 from deepops_fixtures.session import Session, needs_cluster, session_of
 from deepops_fixtures.settings import Settings
+
+
+def parametrise(metafunc: pytest.Metafunc) -> None:
+    """Run a test as often as its markers and the run say.
+
+    What cannot be (there is no such cluster) is remembered for ``refuse``: pytest would show it
+    here once for each file of tests, with a trace, as an error in that file.
+    """
+    ours = session_of(metafunc.config)
+    if ours.refused:
+        return
+    try:
+        once_for_each_node(metafunc)
+        simulation.once_with_simulated(metafunc)
+        before_and_after_an_upgrade(metafunc)
+    except DeepopsError as error:
+        ours.refused = error
+    except OSError as error:
+        ours.refused = of_system(error)
+
+
+def refuse(items: list[pytest.Item], ours: Session) -> None:
+    """Refuse a run whose tests could not be told apart, unless none of those is left that ask for
+    the cluster. Raises DeepopsError."""
+    if ours.refused and any(needs_cluster(item) for item in items):
+        raise ours.refused
 
 
 def once_for_each_node(metafunc: pytest.Metafunc) -> None:

@@ -6,6 +6,9 @@ package's public surface may reach a user as a bare ``CalledProcessError`` or a 
 
 from __future__ import annotations
 
+import errno
+import os
+
 
 class DeepopsError(Exception):
     """Something the harness could not do.
@@ -68,3 +71,14 @@ class StageFailed(DeepopsError):
 
 class CheckFailed(AssertionError):
     """A statement about the cluster is false; the message carries the evidence."""
+
+
+def of_system(error: OSError) -> DeepopsError:
+    """Return what a user is told of a refusal by the operating system: what, where, what next."""
+    path = error.filename
+    what = error.strerror or str(error) or type(error).__name__
+    if path is None or isinstance(path, int):
+        return DeepopsError(f"{what}.", hint="look at this host: df -h, ulimit -a")
+    look = f"df -h {path}" if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"ls -ld {path}"
+    who = f" for user {os.geteuid()}" if error.errno in (errno.EACCES, errno.EPERM) else ""
+    return DeepopsError(f"'{path}': {what}{who}.", hint=look)

@@ -33,7 +33,9 @@ def of_files(base: Path, paths: Iterable[Path]) -> dict[str, str]:
         if not _IGNORED & set(name.parts):
             # Whether its owner may execute it is part of it, as it is for git.
             mode = path.stat().st_mode & 0o100
-            found[str(name)] = _digest(f"{mode:o}\0".encode() + path.read_bytes())
+            # Names go into JSON, and may be no UTF-8.
+            told = str(name).encode(errors="surrogateescape").decode(errors="backslashreplace")
+            found[told] = _digest(f"{mode:o}\0".encode() + path.read_bytes())
     return found
 
 

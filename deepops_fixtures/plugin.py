@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deepops_fixtures import collecting, header, remarking, reporting, signals, simulation
-from deepops_fixtures.errors import DeepopsError
+from deepops_fixtures import collecting, header, remarking, reporting, signals
+from deepops_fixtures.errors import DeepopsError, of_system
 from deepops_fixtures.session import (
     KEY,
     Session,
@@ -92,11 +92,11 @@ def pytest_configure(config: pytest.Config) -> None:
     with _usage_errors():
         settings = _settings(config)
         collecting.refuse_upgrade(config, settings)
-    if worker:
-        run_dir, controller = worker[_WORKER_KEY]
-        session = Session(settings, Path(run_dir), worker["workerid"], controller)
-    else:
-        session = Session(settings, new_run_dir(settings))
+        if worker:
+            run_dir, controller = worker[_WORKER_KEY]
+            session = Session(settings, Path(run_dir), worker["workerid"], controller)
+        else:
+            session = Session(settings, new_run_dir(settings))
     remember(config, session)
     if not getattr(config.option, "hosts", None):
         from deepops_fixtures import fixtures
@@ -163,6 +163,8 @@ def _usage_errors() -> Iterator[None]:
         yield
     except DeepopsError as error:
         raise pytest.UsageError(str(error)) from None
+    except OSError as error:
+        raise pytest.UsageError(str(of_system(error))) from None
 
 
 # -- collection ---------------------------------------------------------------------------
@@ -170,10 +172,7 @@ def _usage_errors() -> Iterator[None]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test marked ``nodes(...)`` once for each node of these groups."""
-    with _usage_errors():
-        collecting.once_for_each_node(metafunc)
-        simulation.once_with_simulated(metafunc)
-        collecting.before_and_after_an_upgrade(metafunc)
+    collecting.parametrise(metafunc)
 
 
 @pytest.hookimpl(trylast=True)
@@ -182,6 +181,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     ones before. Skip tests of GPUs where the virtual machines will have none."""
     ours = session_of(config)
     with _usage_errors():
+        collecting.refuse(items, ours)
         collecting.skip_gpus_that_will_not_be_there(items, ours, config.option.markexpr)
         collecting.skip_destruction_of_what_is_not_ours(items, ours)
         collecting.arrange(config, items, ours)
@@ -301,6 +301,10 @@ class _Outcomes:
 
     def __init__(self, ours: Session) -> None:
         self._ours = ours
+
+    def pytest_collectreport(self) -> None:
+        """Have a signal end the collection."""
+        signals.insist()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep how the test ended."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from deepops_fixtures.cluster.running import Nodes, RunningCluster
     from deepops_fixtures.cluster.topology import ClusterSpec
     from deepops_fixtures.deploy.sources import PlaybookSource
+    from deepops_fixtures.errors import DeepopsError
     from deepops_fixtures.rehearsal import Rehearsal
     from deepops_fixtures.report.remarks import Remark
 
@@ -80,6 +81,8 @@ class Session:
         self.versions: dict[str, str] = {}
         #: What the run says beside the outcome of its checks; gathered at its end.
         self.remarks: list[Remark] = []
+        #: Why the run cannot be, where that came out while tests were collected.
+        self.refused: DeepopsError | None = None
         #: The parts of DeepOps that tests have named.
         self.named: Parts = ()
         #: How many tests were left out because no change asks for them, by what they are about.
@@ -109,9 +112,12 @@ class Session:
         return self.rehearsal.sources()
 
     def read_request(self) -> None:
-        """Refuse a cluster that is not there, a part that it does not carry, and a change that
-        cannot be looked at, for a process that collects no tests. Raises UsageProblem."""
+        """Refuse a cluster, hosts or an inventory that is not there, a part that the cluster does
+        not carry, and a change that cannot be looked at, for a process that collects no tests.
+        Raises UsageProblem."""
         _known = self.spec, self.sources, self.change and self.change.selection
+        if self.settings.existing or self.settings.attach:
+            _known_too = self.rehearsal.planned_nodes()
 
     @cached_property
     def rehearsal(self) -> Rehearsal:

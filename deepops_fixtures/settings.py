@@ -9,7 +9,9 @@ a data file.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +22,8 @@ from deepops_fixtures import upstream_env
 from deepops_fixtures.errors import UsageProblem
 
 _APP = "deepops-fixtures"
+#: Names are those of networks and machines too.
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}[a-z0-9]")
 Keep = Literal["never", "failed", "always"]
 Reuse = Literal["auto", "never", "require"]
 AcceleratorChoice = Literal["auto", "kvm", "tcg"]
@@ -57,7 +61,6 @@ class Settings(BaseModel):
     )
     name: str = Field(
         "",
-        pattern=r"^([a-z][a-z0-9-]{0,30}[a-z0-9])?$",
         description="name of the new cluster instance [default: the cluster's and a random part]",
     )
     source: str = Field(
@@ -188,6 +191,23 @@ class Settings(BaseModel):
     def _absolute(cls, value: Path | None) -> Path | None:
         return value and value.expanduser().absolute()
 
+    @field_validator("reports", "cache_dir", "state_dir")
+    @classmethod
+    def _a_folder(cls, value: Path) -> Path:
+        # What this user may not look at is told when it is used.
+        with suppress(OSError):
+            there = next(path for path in (value, *value.parents) if path.exists())
+            if not there.is_dir():
+                raise ValueError(f"'{there}' is there and is no folder")
+        return value
+
+    @field_validator("name")
+    @classmethod
+    def _short(cls, value: str) -> str:
+        if value and not _NAME.fullmatch(value):
+            raise ValueError("a name is 2 to 32 of a-z, 0-9 and '-', a letter first, no '-' last")
+        return value
+
     @field_validator("playbook", "extra_vars", mode="before")
     @classmethod
     def _one_a_line(cls, value: Any) -> Any:
@@ -246,7 +266,9 @@ class Settings(BaseModel):
                     f"{option(name)} ({variable(name)}): '{value}' is refused: "
                     f"{problem['msg'].removeprefix('Value error, ')}."
                 )
-            raise UsageProblem("\n".join(lines), hint="pytest --help, section 'deepops'") from None
+            raise UsageProblem(
+                "\n".join(lines), hint="pytest --help   (section DeepOps Virtual)"
+            ) from None
         if settings.inventory and settings.attach:
             raise UsageProblem(
                 "--deepops-inventory and --deepops-attach exclude each other.",

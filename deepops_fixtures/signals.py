@@ -18,6 +18,7 @@ _HANDLED = (signal.SIGTERM, signal.SIGHUP)
 _previous: dict[int, Any] = {}
 _owner = 0
 _ended: Callable[[str, int], object] | None = None
+_received: list[int] = []
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
@@ -28,6 +29,7 @@ def _end(number: int, _frame: FrameType | None) -> None:
         return
     name = signal.Signals(number).name
     if _ended:
+        _received.append(number)
         _ended(f"received {name}; tearing down", 128 + number)
     raise Ended(f"received {name}", 128 + number)
 
@@ -52,8 +54,16 @@ def install(on_end: Callable[[str, int], object] | None = None) -> None:
             return
 
 
+def insist() -> None:
+    """Raise once more what the last signal asked for, if one came: while tests are collected,
+    pytest takes the first time for an error of the file that it was at, and goes on."""
+    if _received:
+        _end(_received[-1], None)
+
+
 def restore() -> None:
     """Put back what was there before ``install``."""
+    _received.clear()
     while _previous:
         number, handler = _previous.popitem()
         signal.signal(number, handler)

@@ -292,7 +292,8 @@ def new_run_dir(settings: Settings, label: str = "") -> Path:
     """Return the path of this run's folder below the reports folder; nothing is made yet."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     name = label or (settings.existing.stem if settings.existing else Path(settings.cluster).stem)
-    base = settings.reports / f"{stamp}-{settings.attach or name}"
+    # A name that is a slip (a whole file pasted) is told by whoever looks for it.
+    base = settings.reports / f"{stamp}-{(settings.attach or name)[:64]}"
     path, number = base, 2
     while path.exists():
         path, number = base.with_name(f"{base.name}-{number}"), number + 1

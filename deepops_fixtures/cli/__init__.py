@@ -3,6 +3,7 @@ elsewhere."""
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 
@@ -21,7 +22,7 @@ from deepops_fixtures.cli import (
     overview,
     timing,
 )
-from deepops_fixtures.errors import DeepopsError
+from deepops_fixtures.errors import DeepopsError, of_system
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -60,8 +61,15 @@ gpu.gpu.add_command(gpu_prepare.prepare)
 def main() -> None:
     """Run the command line; every error a user can meet ends as a message and an exit status."""
     signals.install()
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that has no '…', and names of files that are no text.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         cli.main(standalone_mode=False)
+    except OSError as error:
+        click.echo(f"{click.style('error', fg='red')}: {of_system(error)}", err=True)
+        sys.exit(1)
     except DeepopsError as error:
         click.echo(f"{click.style('error', fg='red')}: {error}", err=True)
         sys.exit(error.exit_code)

@@ -109,7 +109,7 @@ class Box:
         """Return whether Vagrant knows this very build."""
         return any(
             known.name == self.vagrant_name and known.version == self.version
-            for known in vagrant.Vagrant(quiet_stdout=False).box_list()
+            for known in _listed()
         )
 
     def ensure(self, journal: Journal, *, wait: float = 1800, build: bool = True) -> bool:
@@ -169,7 +169,7 @@ class Box:
             for suffix in ("box", "vmlinuz"):
                 for path in self.cache.glob(f"{self.name}-*.{suffix}"):
                     path.unlink()
-            for known in vagrant.Vagrant(quiet_stdout=False).box_list():
+            for known in _listed():
                 if known.name == self.vagrant_name:
                     subprocess.run(
                         [
@@ -201,6 +201,19 @@ def of_cluster(name: str, cluster: str, cache: Path) -> Box | None:
         f"({', '.join(available())}) nor in Vagrant's list.",
         hint=f"vagrant box add --name {name} FILE.box, or another --deepops-box",
     )
+
+
+def _listed() -> list[vagrant.Box]:
+    """Return the boxes that Vagrant has. Raises BoxError where Vagrant itself does not work."""
+    try:
+        found: list[vagrant.Box] = vagrant.Vagrant(quiet_stdout=False).box_list()
+    except subprocess.CalledProcessError as error:
+        raise BoxError(
+            f"'vagrant box list' ended with status {error.returncode}.",
+            detail=str(error.output or ""),
+            hint="vagrant box list   (where a plugin is broken: vagrant plugin repair)",
+        ) from None
+    return found
 
 
 class BoxBuilder:

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from deepops_fixtures import resources
+from deepops_fixtures import resources, yaml_refusal
 from deepops_fixtures.errors import UsageProblem
 
 _EXTENDS = "extends"
@@ -32,6 +32,8 @@ def find(name_or_path: str) -> Path:
     """Return the file of a cluster given by name or by path. Raises UsageProblem."""
     if "/" in name_or_path or name_or_path.endswith((".yml", ".yaml")):
         path = Path(name_or_path).expanduser()
+        if path.is_dir():
+            raise UsageProblem(f"'{path}' is a folder.", hint="give the path of a cluster file")
         if not path.is_file():
             raise UsageProblem(f"File '{path}' not found.", hint="deepops-virtual clusters")
         return path
@@ -110,17 +112,9 @@ def _read_all(path: Path) -> list[_Layer]:
 
 
 def _read(path: Path) -> _Layer:
-    try:
+    with yaml_refusal.refusing(path):
         text = path.read_text()
         data = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageProblem(f"File '{path}' cannot be read: {error}.") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise UsageProblem(
-            f"{where}: not YAML: {getattr(error, 'problem', error)}.", hint=f"mend '{path}'"
-        ) from None
     if not isinstance(data, dict):
         raise UsageProblem(
             f"{path}:1: a cluster file is a mapping with 'box' and 'nodes'.",

@@ -35,6 +35,7 @@ def since(tree: Path, ref: str) -> Changes:
     repository, the ref is not in it, or both have no common commit.
     """
     git.need()
+    git.refuse_distrusted(tree)
     top = git.try_ask(tree, "rev-parse", "--show-toplevel")
     if not top or Path(top).resolve() != tree.resolve():
         raise UsageProblem(
@@ -60,18 +61,24 @@ def since(tree: Path, ref: str) -> Changes:
         ("committed", ["diff", base, "HEAD"]),
         ("uncommitted", ["diff", "HEAD"]),
     ):
-        for letter, path in _named(git.ask(tree, *words, "--name-status", "-z", "--no-renames")):
+        # Whatever the user's or the checkout's own settings say of submodules and renames.
+        words += ["--name-status", "-z", "--no-renames", "--ignore-submodules=none"]
+        for letter, path in _named(git.ask(tree, *words)):
             files[path] = "deleted" if letter == "D" else "committed"
             if state == "uncommitted" and letter != "D":
                 files[path] = "uncommitted"
     for path in _split(git.ask(tree, "ls-files", "--others", "--exclude-standard", "-z")):
         files[path] = "untracked"
     head = git.ask(tree, "rev-parse", "HEAD")
-    return Changes(tree, ref, base, head, dict(sorted(files.items())))
+    shown = {git.shown(path): state for path, state in files.items()}
+    return Changes(tree, ref, base, head, dict(sorted(shown.items())))
 
 
 def top_of(folder: Path) -> Path | None:
-    """Return the top of the git checkout that a folder is in, None where it is in none."""
+    """Return the top of the git checkout that a folder is in, None where it is in none. Raises
+    UsageProblem."""
+    git.need()
+    git.refuse_distrusted(folder)
     top = git.try_ask(folder, "rev-parse", "--show-toplevel")
     return Path(top) if top else None
 

@@ -117,7 +117,8 @@ def refuse_other(tree: Path, asked: str) -> None:
 
 def _files(tree: Path) -> list[Path]:
     """Return the files of a tree, below it: git's answer, submodules that are there included."""
-    if git.try_ask(tree, "rev-parse", "--show-prefix") == "" and (tree / ".git").exists():
+    top = git.try_ask(tree, "rev-parse", "--show-toplevel")
+    if top and Path(top).resolve() == tree.resolve():
         text = git.ask(tree, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
         found = []
         for name in dict.fromkeys(filter(None, text.split("\0"))):

@@ -50,6 +50,7 @@ def working_tree(tree: Path, asked: str) -> Checkout:
     if not (tree / ".git").exists():
         return Checkout(tree, asked, note="it is in no git repository of its own")
     git.need()
+    git.refuse_distrusted(tree)
     status = git.try_ask(tree, "status", "--porcelain", "-z", "--untracked-files=all")
     return Checkout(
         tree,
@@ -64,7 +65,7 @@ def _changed(status: str) -> list[str]:
     """Return the paths of ``git status --porcelain -z``; a renamed file's old path is none."""
     found, entries = [], iter(filter(None, status.split("\0")))
     for entry in entries:
-        found.append(entry[3:])
+        found.append(git.shown(entry[3:]))
         if entry[0] in "RC":
             next(entries, None)
     return found

@@ -84,6 +84,21 @@ def try_ask(folder: Path, *words: str) -> str:
         return ""
 
 
+def refuse_distrusted(folder: Path) -> None:
+    """Refuse a checkout of another user, of which git says nothing: the usual thing where a job
+    runs in a container, or with sudo. Raises UsageProblem with git's own remedy."""
+    try:
+        ask(folder, "rev-parse", "--git-dir")
+    except GitRefused as error:
+        if "dubious ownership" in str(error):
+            named = re.search(r"safe\.directory (.+)", str(error))
+            top = named[1].strip() if named else folder
+            raise UsageProblem(
+                f"git does not trust '{top}': it belongs to another user than {os.geteuid()}.",
+                hint=f"git config --global --add safe.directory {top}",
+            ) from None
+
+
 def run(words: list[str | Path], *, log: Path, what: str, deadline: Deadline) -> str:
     """Run a git command that may go over a network; return '' or, where it fails, its last
     words. Raises StepTimeout."""
@@ -98,6 +113,13 @@ def run(words: list[str | Path], *, log: Path, what: str, deadline: Deadline) ->
     said = [line for line in tail(log, 12).splitlines() if line.strip() and line[0] != "$"]
     told = [line for line in said if line.startswith(("fatal:", "error:", "ssh:"))]
     return (told or said or [f"git ended with {status}"])[0].removeprefix("fatal: ")
+
+
+def shown(path: str) -> str:
+    """Return a path as it can be printed and written into JSON: bytes that are no UTF-8, and what
+    would break the line, as escapes."""
+    text = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
 
 
 def names(folder: Path) -> list[str]:

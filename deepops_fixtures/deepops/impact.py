@@ -9,51 +9,38 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from deepops_fixtures import facts
+from deepops_fixtures.deepops import variables
 from deepops_fixtures.deepops.changes import Changes, State
-from deepops_fixtures.deepops.playbooks import ROLES_PATH, Playbooks
-from deepops_fixtures.deepops.yaml_lines import UnreadableYaml
+from deepops_fixtures.deepops.reach import READERS, Reader, unused_in
 
-#: Files that decide about every playbook, and what they decide. A name that ends in '/' is a
-#: folder; Ansible looks for these beside the playbooks and at the top (Ansible, "Sample setup").
-SHARED = {
-    "ansible.cfg": "Ansible's settings for every playbook",
-    "scripts/setup.sh": "it says which Ansible runs the playbooks",
-    "roles/requirements.yml": "Galaxy's roles and collections for every playbook",
-    "collections/requirements.yml": "Galaxy's collections for every playbook",
-    "config.example/inventory": "groups and variables of every host",
-    "config.example/host_vars/": "variables of hosts",
-    **{
-        f"{place}{name}/": "Ansible's own additions, for every playbook"
-        for place in ("", "playbooks/")
-        for name in (
-            "library",
-            "module_utils",
-            "plugins",
-            "filter_plugins",
-            "lookup_plugins",
-            "action_plugins",
-            "callback_plugins",
-        )
-    },
-    **{
-        f"{place}{name}/": "variables of every playbook"
-        for place in ("", "playbooks/")
-        for name in ("group_vars", "host_vars")
-    },
-}
+#: Beside any playbook, and at the top (Ansible, "Sample directory layout").
+_BESIDE = r"(playbooks/(.+/)?)?"
+#: Files that decide about every playbook, and what they decide.
+_SHARED = (
+    (r"ansible\.cfg$", "Ansible's settings for every playbook"),
+    (r"scripts/setup\.sh$", "it says which Ansible runs the playbooks"),
+    (r"roles/requirements\.yml$", "Galaxy's roles and collections for every playbook"),
+    (r"collections/", "collections for every playbook"),
+    (r"\.gitmodules$", "it says where submodules come from"),
+    (r"config\.example/(inventory|hosts)(/|$)", "groups and variables of every host"),
+    (r"config\.example/host_vars/", "variables of hosts"),
+    (
+        _BESIDE + r"(library|module_utils|plugins|[a-z]+_plugins)/",
+        "Ansible's own additions, for every playbook",
+    ),
+    (_BESIDE + r"(group_vars|host_vars)/", "variables of every playbook"),
+)
+_CONFIGURATION = "config.example/"
+#: Folders of which reading may tell something, when everything can be read.
+_READ = (*READERS, "submodules/")
 _GROUP_VARS = "config.example/group_vars/"
-#: What is in a role and no playbook runs.
-_ASIDE = re.compile(r"(^|/)(molecule|tests|meta/\.galaxy_install_info|\.[^/]+)(/|$)|\.(md|rst)$")
-#: Folders whose files may name others, and the size (bytes) up to which they are read.
-_READERS = ("playbooks/", "roles/", "scripts/")
-_READ_UP_TO = 512 * 1024
+#: What Ansible reads of a folder of variables (its 'vars' plugins).
+_VARIABLES = ("", ".yml", ".yaml", ".json")
 
 
 class Reached(BaseModel):
@@ -120,106 +107,10 @@ class Impact(BaseModel):
         return tuple(item for item in self.files if item.nothing)
 
 
-class _Reach(NamedTuple):
-    files: frozenset[str]
-    roles: frozenset[str]
-
-
-class Reader:
-    """Knows which playbook of a checkout reaches which file and role."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.playbooks = Playbooks(root)
-        self._unread: list[str] = []
-
-    @cached_property
-    def _reach(self) -> dict[str, _Reach]:
-        found = {}
-        for path in self.playbooks.all():
-            name = self._name(path)
-            try:
-                files = {path, *(i.target for i in self.playbooks.imports(path) if i.target)}
-                roles = set()
-                for play in self.playbooks.plays(path):
-                    files |= {play.file, *play.includes}
-                    roles |= {use.name for use in self.playbooks.roles_of_play(play)}
-            except UnreadableYaml as error:
-                self._unread.append(error.message.replace(f"{self.root}/", ""))
-                continue
-            found[name] = _Reach(frozenset(map(self._name, files)), frozenset(roles))
-        return found
-
-    @property
-    def blind(self) -> str:
-        """Why it is not known what all playbooks reach, '' where it is."""
-        return self._unread[0] if self._reach is not None and self._unread else ""
-
-    @cached_property
-    def _imported(self) -> frozenset[str]:
-        return frozenset(
-            self._name(each.target)
-            for name in self._reach
-            for each in self.playbooks.imports(Path(name))
-            if each.target
-        )
-
-    def _name(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix()
-
-    def using_role(self, role: str) -> tuple[str, ...]:
-        """Return the playbooks that reach a role."""
-        return tuple(sorted(name for name, reach in self._reach.items() if role in reach.roles))
-
-    def made_of(self, path: str) -> tuple[str, ...]:
-        """Return the playbooks that a file, not of a role, is part of."""
-        return tuple(sorted(name for name, reach in self._reach.items() if path in reach.files))
-
-    def entries(self, playbooks: Iterable[str]) -> tuple[str, ...]:
-        """Return those of some playbooks that no other playbook imports."""
-        playbooks = tuple(playbooks)
-        return tuple(n for n in playbooks if n not in self._imported) or playbooks
-
-    # -- files that name files ----------------------------------------------------------------
-
-    @cached_property
-    def _texts(self) -> dict[str, str]:
-        """The text of every file that may name another."""
-        found = {}
-        for place in _READERS:
-            for path in sorted((self.root / place).rglob("*")):
-                name = self._name(path)
-                if _ASIDE.search(name) or not path.is_file() or path.is_symlink():
-                    continue
-                if path.stat().st_size <= _READ_UP_TO:
-                    found[name] = path.read_text(errors="replace")
-        return found
-
-    @cached_property
-    def _basenames(self) -> frozenset[str]:
-        """The names that only one file of the checkout has."""
-        names = [
-            path.name
-            for place in (*_READERS, "config.example/")
-            for path in (self.root / place).rglob("*")
-            if path.is_file()
-        ]
-        return frozenset(name for name in names if names.count(name) == 1 and "." in name)
-
-    def naming(self, path: str) -> list[str]:
-        """Return the files that name a file: by its last two words ('k8s/install_helm.sh'), or by
-        its own name where no other file has it. What is in config.example is used as config."""
-        used = PurePosixPath(re.sub(r"^config\.example/", "config/", path))
-        words = ["/".join(used.parts[-2:])]
-        if used.name in self._basenames:
-            words.append(used.name)
-        pattern = re.compile("|".join(rf"(?<![\w.-]){re.escape(word)}(?![\w-])" for word in words))
-        return [n for n, text in self._texts.items() if n != path and pattern.search(text)]
-
-
-def of(changes: Changes, root: Path | None = None) -> Impact:
-    """Return what changes reach, read in the tree as it is now."""
-    reader = Reader(root or changes.tree)
+def of(changes: Changes, root: Path | None = None, *, chosen: Iterable[str] = ()) -> Impact:
+    """Return what changes reach, read in the tree as it is now. ``chosen``: playbooks that a run
+    applies, for those that are in no folder of playbooks."""
+    reader = Reader(root or changes.tree, chosen)
     files = [_reached(reader, path, state) for path, state in changes.files.items()]
     return Impact(ref=changes.ref, base=changes.base, files=tuple(files))
 
@@ -228,8 +119,8 @@ def _reached(reader: Reader, path: str, state: State) -> Reached:
     why, part = _shared(path)
     if why:
         return Reached(path=path, state=state, everything=why, part=part)
-    role = role_of(path)
-    if reader.blind and path.startswith(_READERS):
+    role = reader.role_of(path)
+    if reader.blind and (path.startswith(_READ) or reader.naming(path)):
         return Reached(path=path, state=state, role=role, everything=reader.blind)
     if role:
         return _of_role(reader, path, state, role)
@@ -243,55 +134,75 @@ def _reached(reader: Reader, path: str, state: State) -> Reached:
 
 def _shared(path: str) -> tuple[str, str]:
     """Return why a file is everybody's, or all of one part's, and that part."""
-    for name, why in SHARED.items():
-        if path == name or (name.endswith("/") and path.startswith(name)):
+    for pattern, why in _SHARED:
+        if re.match(pattern, path):
             return why, ""
-    if path.startswith(_GROUP_VARS):
-        group = PurePosixPath(path.removeprefix(_GROUP_VARS)).parts[0].split(".")[0]
-        parts = [part for part, groups in facts.PART_GROUPS.items() if group in groups]
-        if parts:
-            return f"variables of group {group}", parts[0]
-        if group == "all":
-            return "variables of every host", ""
-    return "", ""
+    for part, file in variables.VIRTUAL.items():
+        if path == file.as_posix():
+            return f"variables that DeepOps' virtual scripts give {part}", part
+    group = _group_of(path)
+    parts = [
+        part
+        for part, groups in facts.PART_GROUPS.items()
+        # 'k8s-cluster' is what releases up to 22.x call it.
+        if group.replace("-", "_") in {each.replace("-", "_") for each in groups}
+    ]
+    if parts:
+        return f"variables of group {group}", parts[0]
+    return ("variables of every host", "") if group == "all" else ("", "")
 
 
-def role_of(path: str) -> str:
-    """Return the role that a file is in, '' for none."""
-    for place in sorted(ROLES_PATH, key=len, reverse=True):
-        if path.startswith(f"{place}/"):
-            name, slash, _ = path.removeprefix(f"{place}/").partition("/")
-            return name if slash else ""
-    return ""
+def _group_of(path: str) -> str:
+    """Return the group whose variables a file of the configuration has, '' for none."""
+    if not path.startswith(_GROUP_VARS) or PurePosixPath(path).suffix not in _VARIABLES:
+        return ""
+    return PurePosixPath(path.removeprefix(_GROUP_VARS)).parts[0].split(".")[0]
 
 
 def _of_role(reader: Reader, path: str, state: State, role: str) -> Reached:
-    inside = path.partition(f"/{role}/")[2]
-    if _ASIDE.search(inside):
+    if unused_in(role, path):
         why = f"of role '{role}', and no playbook runs it"
         return Reached(path=path, state=state, role=role, via=why)
-    found = reader.using_role(role)
-    via = f"role '{role}'" if found else f"no playbook uses role '{role}'"
+    using = reader.using_role(role)
+    others, named, _ = _through(reader, reader.naming_role(role))
+    found = tuple(sorted({*using, *others}))
+    via = f"role '{role}'" if using else named or f"no playbook uses role '{role}'"
     entries = reader.entries(found)
     return Reached(path=path, state=state, role=role, playbooks=found, entries=entries, via=via)
 
 
 def _by_name(reader: Reader, path: str, state: State) -> Reached:
-    """Follow the files that name this one, and those that name them, to the playbooks."""
+    found, via, shared = _through(reader, reader.naming(path))
+    if not shared and not found and (group := _group_of(path)):
+        shared = (f"variables of group {group}", "")
+    if shared:
+        return Reached(path=path, state=state, everything=shared[0], part=shared[1])
+    if not found and (found := reader.beside(path)):
+        via = "beside"
+    entries = reader.entries(found)
+    return Reached(path=path, state=state, playbooks=found, entries=entries, via=via)
+
+
+def _through(
+    reader: Reader, names: Iterable[str]
+) -> tuple[tuple[str, ...], str, tuple[str, str] | None]:
+    """Follow files that name another, and those that name them, to the playbooks; return these,
+    the first way there in words, and why it is everybody's where the configuration names it."""
     found: set[str] = set()
-    first, seen, todo = "", {path}, [path]
+    first, todo = "", list(names)
+    seen = set(todo)
     while todo:
-        for name in reader.naming(todo.pop()):
-            if name in seen:
-                continue
-            seen.add(name)
-            role = role_of(name)
-            playbooks = reader.using_role(role) if role else reader.made_of(name)
-            if playbooks:
-                first = first or (f"named in role '{role}'" if role else f"named in {name}")
-                found |= set(playbooks)
-            elif not role:
-                todo.append(name)
-    playbooks = tuple(sorted(found))
-    entries = reader.entries(playbooks)
-    return Reached(path=path, state=state, playbooks=playbooks, entries=entries, via=first)
+        name = todo.pop(0)
+        why, part = _shared(name) if name.startswith(_CONFIGURATION) else ("", "")
+        if why:
+            return (), "", (f"{why}, in {name}", part)
+        role = reader.role_of(name)
+        playbooks = reader.using_role(role) if role else reader.made_of(name)
+        if playbooks:
+            first = first or (f"named in role '{role}'" if role else f"named in {name}")
+            found |= set(playbooks)
+        elif not role:
+            more = [each for each in reader.naming(name) if each not in seen]
+            seen |= {*more}
+            todo += more
+    return tuple(sorted(found)), first, None

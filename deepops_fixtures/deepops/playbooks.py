@@ -33,6 +33,10 @@ __all__ = ["Import", "Play", "Playbooks", "Role", "RoleUse"]
 
 #: Where DeepOps' ansible.cfg has roles looked for (roles_path), below the checkout.
 ROLES_PATH = ("roles/galaxy", "roles", "submodules/kubespray/roles")
+#: Folders beside playbooks in which there are none.
+ASIDE = frozenset(
+    {"tasks", "handlers", "files", "templates", "vars", "group_vars", "host_vars", "roles"}
+)
 
 
 @dataclass(frozen=True)
@@ -90,11 +94,10 @@ class Playbooks:
     def all(self) -> list[Path]:
         """Return the files below ``playbooks/`` that are playbooks, without reading them: YAML
         that is in no folder of tasks, files, templates or variables."""
-        aside = {"tasks", "files", "templates", "vars", "group_vars", "host_vars", "roles"}
         return [
             path
             for path in yaml_files(self.root / "playbooks")
-            if not aside & set(path.relative_to(self.root).parts[:-1])
+            if not ASIDE & set(path.relative_to(self.root).parts[:-1])
         ]
 
     def plays(self, playbook: Path) -> list[Play]:

@@ -6,11 +6,12 @@ For ``playbooks``, which follows what they name from file to file.
 from __future__ import annotations
 
 import os.path
+import re
 import shlex
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from deepops_fixtures.deepops.yaml_lines import Mapping, UnreadableYaml, read
 
@@ -85,6 +86,8 @@ class Play:
     roles: tuple[RoleUse, ...]
     #: Files of tasks and variables that the play includes.
     includes: tuple[Path, ...] = ()
+    #: Whether it has tasks or handlers of its own, beside those that bring a role.
+    has_tasks: bool = False
     #: The imports that lead here, the outermost first.
     imports: tuple[Import, ...] = ()
     tags: frozenset[str] = frozenset()
@@ -128,18 +131,20 @@ def play_of(item: Mapping, file: Path, via: tuple[Import, ...]) -> Play:
             uses.append(
                 RoleUse(name, file, line, "roles", "", tags_of(place), _when(place), _given(place))
             )
-    includes = [file.parent / str(name) for name in list_of(item.get("vars_files"))]
-    for key in _PLAY_TASKS:
-        tasks = [task for task in list_of(item.get(key)) if isinstance(task, Mapping)]
-        uses += roles_in(tasks, file, "")
-        includes += _included(tasks, file)
+    includes = [_place(file, file, name, "vars") for name in _flat(item.get("vars_files"))]
+    tasks = [task for key in _PLAY_TASKS for task in tasks_of(list_of(item.get(key)))]
+    uses += roles_in(tasks, file, "")
+    for included in _included(tasks, file, file, set()):
+        includes.append(included.file)
+        uses += included.uses
     return Play(
         file=file,
         line=item.line,
         name=str(item.get("name") or ""),
         hosts=_pattern(item.get("hosts")),
         roles=tuple(uses),
-        includes=tuple(path for path in includes if path.is_file()),
+        includes=tuple(path for path in includes if path and path.is_file()),
+        has_tasks=any(not (task.keys() & {*_ROLES, *_BLOCKS}) for task in tasks),
         imports=via,
         tags=tags_of(item),
     )
@@ -219,20 +224,63 @@ def roles_in(items: Iterable[Any], file: Path, within: str) -> Iterator[RoleUse]
                 )
 
 
-def _included(items: Iterable[Any], file: Path) -> list[Path]:
-    found = []
+class _Included(NamedTuple):
+    file: Path
+    uses: list[RoleUse]
+
+
+def _included(
+    items: Iterable[Any], file: Path, playbook: Path, seen: set[Path]
+) -> Iterator[_Included]:
+    """Return the files that tasks include, and those that these include, with their roles."""
     for task in tasks_of(items):
         for key in _TASKS:
             value = task.get(key)
             if isinstance(value, Mapping):
                 value = value.get("file")
-            if isinstance(value, str) and "{{" not in value and value:
-                path = file.parent / _first_word(value)
-                found.append(path)
-                if path.is_file() and not key.endswith("include_vars"):
-                    inner = read(path)
-                    found += _included(inner if isinstance(inner, list) else [], path)
-    return found
+            variables = key.endswith("include_vars")
+            path = _place(file, playbook, value, "vars" if variables else "tasks")
+            if path is None or path in seen:
+                continue
+            seen.add(path)
+            inner = [] if variables else _tasks_in(path)
+            uses = [
+                replace(use, when=(*_when(task), *use.when), tags=tags_of(task) | use.tags)
+                for use in roles_in(inner, path, "")
+            ]
+            yield _Included(path, uses)
+            for more in _included(inner, path, playbook, seen):
+                uses = [replace(use, when=(*_when(task), *use.when)) for use in more.uses]
+                yield more._replace(uses=uses)
+
+
+def _place(file: Path, playbook: Path, name: Any, kind: str) -> Path | None:
+    """Return the file that is meant by a name in a playbook or a file of tasks: Ansible looks
+    beside that file and beside the playbook, there also in the folder of its kind; None where only
+    a run knows it, or where it is not there."""
+    if not isinstance(name, str) or not name.strip():
+        return None
+    word = _first_word(re.sub(r"\{\{ *playbook_dir *\}\}/?", f"{playbook.parent}/", name))
+    if "{{" in word:
+        return None
+    folders = (file.parent, playbook.parent, playbook.parent / kind)
+    paths = (Path(_normal(folder / word)) for folder in folders)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _tasks_in(file: Path) -> list[Mapping]:
+    """Return the mappings of a file that may be a list."""
+    data = read(file)
+    return [item for item in data if isinstance(item, Mapping)] if isinstance(data, list) else []
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    # Files of variables may be lists of which the first that is there counts.
+    for each in list_of(value):
+        if isinstance(each, list):
+            yield from each
+        else:
+            yield each
 
 
 def role_name(entry: Any) -> tuple[str, int]:

@@ -182,6 +182,7 @@ def _tagged(playbooks: Playbooks, play: Play, use: RoleUse, tags: frozenset[str]
 
 
 def pieces_of_role(name: str) -> frozenset[str]:
-    """Return every piece that a role may bring, however it is used; none where nothing is known
-    of it."""
-    return complete([*ROLES.get(name, ()), *_GIVEN.get(name, {}).values()])
+    """Return every piece that a role may have to do with, however it is used, and those that it is
+    a part of (rsyslog's client is one of 'rsyslog'); none where nothing is known of it."""
+    found = {*ROLES.get(name, ()), *_GIVEN.get(name, {}).values()}
+    return frozenset(found | {whole for whole, needed in _MADE_OF.items() if found & set(needed)})

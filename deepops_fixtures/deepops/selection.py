@@ -73,14 +73,20 @@ class Selection(BaseModel):
         return f"{told}; not in this run: {', '.join(outside)}" if outside else told
 
 
-def of(impact: Impact, root: Path) -> Selection:
-    """Return the checks that belong to a change of the checkout at ``root``."""
+def of(impact: Impact, root: Path, *, chosen: Collection[str] = ()) -> Selection:
+    """Return the checks that belong to a change of the checkout at ``root``.
+
+    ``chosen``: playbooks that the run applies in place of a part's own. Where the change reaches
+    one of them and nobody knows what that brings, all checks of the run belong.
+    """
+    everything = ""
     pieces: dict[str, str] = {}
     parts: dict[str, str] = {}
     playbooks = Playbooks(root)
     for item in impact.files:
         if item.everything and not item.part:
-            return Selection(everything=f"{item.path}: {item.everything}")
+            everything = f"{item.path}: {item.everything}"
+            break
         if item.part:
             parts.setdefault(item.part, item.path)
             continue
@@ -88,9 +94,14 @@ def of(impact: Impact, root: Path) -> Selection:
         for piece in sorted(found):
             pieces.setdefault(piece, item.path)
         if not found:
-            for part in (_PARTS[entry] for entry in item.entries if entry in _PARTS):
+            for part in (_PARTS[name] for name in item.playbooks if name in _PARTS):
                 parts.setdefault(part, item.path)
-    return Selection(parts=parts, pieces=pieces)
+            applied = [name for name in item.playbooks if name in chosen and name not in _PARTS]
+            if applied:
+                everything = everything or f"{item.path}: this run applies {applied[0]}"
+    return (
+        Selection(everything=everything) if everything else Selection(parts=parts, pieces=pieces)
+    )
 
 
 def _pieces(item: Reached, playbooks: Playbooks) -> frozenset[str]:
@@ -107,7 +118,9 @@ def _pieces(item: Reached, playbooks: Playbooks) -> frozenset[str]:
         ]
     except UnreadableYaml:
         return frozenset()
+    if any(play.has_tasks for play in plays) or playbooks.imports(Path(item.path)):
+        return frozenset()
     roles = {use.name for play in plays for use in play.roles}
     found = [scope.pieces_of_role(role) for role in roles]
-    # One role of which nothing is known, and it may be about anything.
+    # One role of which nothing is known, or tasks of its own, and it may be about anything.
     return frozenset().union(*found) if all(found) else frozenset()

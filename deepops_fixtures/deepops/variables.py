@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from deepops_fixtures import yaml_refusal
 from deepops_fixtures.deepops.playbooks import Import, Playbooks
 from deepops_fixtures.errors import UsageProblem
 
@@ -169,20 +170,8 @@ def from_file(
     file: Path, whose: str = "", *, loader: type[yaml.SafeLoader] = _Strict
 ) -> Variables:
     """Return the variables of a YAML or JSON file. Raises UsageProblem naming file and line."""
-    try:
+    with yaml_refusal.refusing(file, whose):
         data = yaml.load(file.read_text(), Loader=loader)
-    except (OSError, UnicodeDecodeError) as error:
-        what = getattr(error, "strerror", None) or error
-        raise UsageProblem(
-            f"{whose}file '{file}' cannot be read: {what}.", hint=f"ls -l {file}"
-        ) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else f"{file}"
-        raise UsageProblem(
-            f"{whose}{place}: not YAML: {getattr(error, 'problem', None) or error}.",
-            hint=f"mend '{file}'",
-        ) from None
     if data is None:
         return {}
     if not isinstance(data, dict):

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from deepops_fixtures import yaml_refusal
 from deepops_fixtures.errors import UsageProblem
 
 
@@ -32,20 +33,8 @@ class Text(str):
 
 def read(file: Path) -> Any:
     """Return what a YAML file says. Raises UnreadableYaml."""
-    try:
-        node = yaml.compose(file.read_text(), Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UnreadableYaml(
-            f"File '{file}' cannot be read: {error}.", hint=f"ls -l {file}"
-        ) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else str(file)
-        raise UnreadableYaml(
-            f"{where}: not YAML: {getattr(error, 'problem', None) or error}.",
-            hint=f"mend '{file}'",
-        ) from None
-    return _value(node)
+    with yaml_refusal.refusing(file, kind=UnreadableYaml):
+        return _value(yaml.compose(file.read_text(), Loader=yaml.SafeLoader))
 
 
 def _value(node: Any) -> Any:

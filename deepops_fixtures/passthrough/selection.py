@@ -22,6 +22,8 @@ from deepops_fixtures.passthrough.pci import NVIDIA, VFIO, Bdf, Host, PciDevice,
 
 _T = TypeVar("_T")
 _GPUDATA = re.compile(r"(\d+)-0x([0-9a-fA-F]{1,2})")
+#: GPUs that one host may have; more is a slip of the keyboard.
+_MOST = 256
 _COUNTED = re.compile(r"(\d+)x(.+)")
 _HELP = (
     "give 'auto', a number of GPUs, addresses as in '08:00.0,0a:00.0', an ID as in '10de:1db1', "
@@ -102,8 +104,14 @@ def parse_gpudata(text: str) -> Request:
 
 
 def _positive(number: str, text: str) -> int:
+    # Python reads no number of thousands of digits.
+    number = number[-5:] if number[:-5].strip("0") == "" else f"{_MOST + 1}"
     if int(number) < 1:
         raise UsageProblem(f"'{text}' asks for no GPU at all.", hint="leave --deepops-gpu out")
+    if int(number) > _MOST:
+        raise UsageProblem(
+            f"'{text}' asks for more than {_MOST} GPUs.", hint="deepops-virtual gpu list"
+        )
     return int(number)
 
 

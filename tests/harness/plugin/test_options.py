@@ -119,6 +119,8 @@ def test_a_setting_may_stand_in_the_ini_file(run, pytester):
     [
         (["--deepops-cluster", "centaur"], "There is no cluster named 'centaur'"),
         (["--deepops-cluster", "./none.yml"], "File 'none.yml' not found"),
+        (["--deepops-cluster", f"./{'x' * 300}.yml"], "': File name too long"),
+        (["--deepops-cache-dir", "/dev/null/x"], "'/dev/null' is there and is no folder"),
         (["--deepops-keep", "sometimes"], "--deepops-keep (DEEPOPS_KEEP): 'sometimes' is refused"),
         (["--deepops-reuse", "sometimes"], "(DEEPOPS_REUSE): 'sometimes' is refused"),
         (["--deepops-attach", "nobody"], "There is no cluster instance named 'nobody'"),
@@ -139,6 +141,21 @@ def test_a_bad_request_is_a_usage_error_under_xdist_too(run, pytester):
     text = refused(pytester, run, "-n", "2", "--deepops-cluster", "centaur")
     assert "There is no cluster named 'centaur'" in text
     assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("more", [[], ["-n", "2"]])
+@pytest.mark.parametrize("setting", ["--deepops-cluster", "--deepops-inventory"])
+def test_what_tests_of_each_node_cannot_be_made_for_is_refused_once(run, pytester, setting, more):
+    text = "import pytest\n@pytest.mark.nodes()\ndef test_it(node): pass\n"
+    pytester.makepyfile(test_one=text, test_two=text)
+    result = run(setting, "centaur", *more)
+    said = result.stdout.str() + result.stderr.str()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR, said
+    assert said.count("centaur' not found" if "inventory" in setting else "named 'centaur'") == 1
+    assert "ERROR collecting" not in said
+    assert "INTERNALERROR" not in said
+    pytester.makepyfile(test_three="def test_nothing(): pass\n")
+    assert more or run(setting, "centaur", "-k", "nothing").ret == 0
 
 
 def test_a_bad_cluster_file_is_refused_with_file_line_and_field(run, pytester):
@@ -244,3 +261,16 @@ def test_an_inventory_with_a_host_that_does_not_answer_is_refused(run, pytester)
     result = run("--deepops-inventory", path)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "Not reachable over ssh: lost" in result.stdout.str() + result.stderr.str()
+
+
+def test_a_signal_ends_the_collection_though_pytest_takes_it_for_an_error_of_the_file(
+    pytester, run
+):
+    pytester.makepyfile(
+        test_a="import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n",
+        test_b="open('collected', 'w').close()\n",
+    )
+    result = run("--collect-only")
+    assert result.ret == 128 + 15
+    assert "received SIGTERM" in result.stdout.str() + result.stderr.str()
+    assert not (pytester.path / "collected").exists()

@@ -41,6 +41,14 @@ def test_two_processes_build_a_box_once(tmp_path):
     assert (tmp_path / "builds").read_text() == "x"
 
 
+def test_a_vagrant_that_does_not_work_is_told_in_its_own_words(tmp_path, programs):
+    programs(vagrant="echo 'Vagrant failed to initialize at a very early stage'; exit 1")
+    with pytest.raises(BoxError, match="'vagrant box list' ended with status 1") as told:
+        Box("debian12", tmp_path).registered()
+    assert "at a very early stage" in told.value.detail
+    assert "vagrant plugin repair" in told.value.hint
+
+
 @pytest.mark.parametrize("step", ["_bootstrap", "_make_disk", "_finish", "_pack"])
 @pytest.mark.parametrize("error", [BoxError("it broke"), KeyboardInterrupt()], ids=type)
 def test_a_build_cut_short_leaves_nothing_that_is_taken_for_a_box(

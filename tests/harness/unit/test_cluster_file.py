@@ -138,3 +138,20 @@ def test_deepops_has_its_three_clusters_on_each_system(system):
     assert large.deployment == ["slurm"]
     assert len({spec.box for spec in (small, full, large)}) == 1
     assert small.vagrantfile == f"Vagrantfile-{system.partition('-')[0]}"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("day: 2020-13-45\n", "mine.yml: not YAML: month must be in 1..12."),
+        ("a: " + "[" * 5000 + "\n", "mine.yml: too deeply nested to be read."),
+        ("a: [1\n", "mine.yml:2:1: not YAML: "),
+    ],
+)
+def test_a_file_that_is_no_yaml_is_refused_in_one_sentence(load, tmp_path, text, said):
+    assert refused(load, text, tmp_path).startswith(said)
+
+
+def test_a_folder_is_no_cluster_file(tmp_path):
+    with pytest.raises(UsageProblem, match="' is a folder"):
+        topology.load(f"{tmp_path}/", "")

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from deepops_fixtures.deepops import finding, git
+from deepops_fixtures.deepops import changes, finding, git
 from deepops_fixtures.deepops.repository import url_of
 from deepops_fixtures.errors import UsageProblem
 from tests.harness.unit import checkouts
@@ -38,6 +38,24 @@ def copied(found, folder):
 
 
 # -- a working tree
+
+
+def test_a_tree_of_another_user_is_refused_with_gits_own_remedy(checkout, find, monkeypatch):
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    asked = [
+        lambda: find(checkout),
+        lambda: changes.since(checkout, "master"),
+        lambda: changes.top_of(checkout / "roles"),
+    ]
+    for ask in asked:
+        with pytest.raises(UsageProblem, match=f"git does not trust '{checkout}'") as refused:
+            ask()
+        assert refused.value.hint == f"git config --global --add safe.directory {checkout}"
+
+
+def test_a_tree_with_a_broken_repository_is_taken_file_by_file(checkout, find):
+    (checkout / ".git" / "HEAD").unlink()
+    assert "ansible.cfg" in map(str, find(checkout).files)
 
 
 def test_a_working_tree_is_taken_with_what_is_not_committed(checkout, find, tmp_path):

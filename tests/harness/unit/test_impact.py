@@ -1,11 +1,13 @@
 """What a branch of a DeepOps checkout has changed, and which playbooks that reaches."""
 
 import json
+import os
 
 import pytest
 
-from deepops_fixtures.deepops import changes, impact
+from deepops_fixtures.deepops import changes, finding, impact
 from deepops_fixtures.errors import UsageProblem
+from tests.harness.unit import checkouts
 from tests.harness.unit.branches import Branch
 
 SLURM = "playbooks/slurm-cluster.yml"
@@ -135,9 +137,29 @@ def test_a_file_reaches_the_playbooks_that_use_it(branch, path, role, playbooks,
          "slurm"),
         ("playbooks/filter_plugins/x.py", "Ansible's own additions, for every playbook", ""),
         ("playbooks/group_vars/all.yml", "variables of every playbook", ""),
+        # Ansible looks beside the playbook that is run, and has more kinds of additions.
+        ("playbooks/generic/library/x.py", "Ansible's own additions, for every playbook", ""),
+        ("vars_plugins/x.py", "Ansible's own additions, for every playbook", ""),
+        ("playbooks/generic/host_vars/gpu01.yml", "variables of every playbook", ""),
+        ("collections/ansible_collections/a/b/plugins/modules/x.py",
+         "collections for every playbook", ""),
+        ("config.example/inventory/hosts", "groups and variables of every host", ""),
+        (".gitmodules", "it says where submodules come from", ""),
+        ("virtual/vars_files/virt_slurm.yml",
+         "variables that DeepOps' virtual scripts give slurm", "slurm"),
+        ("virtual/vars_files/virt_k8s.yml",
+         "variables that DeepOps' virtual scripts give kubernetes", "kubernetes"),
+        # The group's name in old releases; a group that no part knows; a folder of files.
+        ("config.example/group_vars/k8s-cluster.yml", "variables of group k8s-cluster",
+         "kubernetes"),
+        ("config.example/group_vars/racks.yml", "variables of group racks", ""),
+        ("config.example/group_vars/slurm-node/gpus.yml", "variables of group slurm-node",
+         "slurm"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_everybodys_reaches_everything(branch, path, why, part):
+    if path.startswith("config.example/inventory/"):
+        (branch.tree / "config.example/inventory").unlink()
     branch.write(path, "changed\n")
     found = reached(branch)[path]
     assert (found.everything, found.part) == (why, part)
@@ -162,6 +184,115 @@ def test_a_file_that_nothing_reaches_is_said_to_be_so(branch, path, told):
     assert found.told == told
 
 
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("roles/own/files/.bashrc", "umask 2\n"),
+        ("roles/own/templates/motd.md", "Welcome\n"),
+        ("roles/own/files/tests/run.sh", "true\n"),
+    ],
+)
+def test_a_file_that_a_role_puts_on_the_nodes_is_not_one_for_people(branch, path, text):
+    branch.write(path, text)
+    assert reached(branch)[path].entries == (TOOLS,)
+
+
+@pytest.mark.parametrize(
+    ("files", "changed", "reaches"),
+    [
+        # A role that only an included file of tasks uses, there in a file that includes itself.
+        ({"playbooks/tools/own.yml": "- hosts: all\n  tasks: [{include_tasks: more/first.yml}]\n",
+          "playbooks/tools/more/first.yml":
+          "- include_tasks: second.yml\n- include_tasks: first.yml\n",
+          "playbooks/tools/more/second.yml": "- include_role: {name: unused}\n"},
+         "roles/unused/tasks/main.yml", TOOLS),
+        # Ansible looks for an included file beside the playbook too.
+        ({"playbooks/tools/own.yml": "- hosts: all\n  tasks: [{include_tasks: more/first.yml}]\n",
+          "playbooks/tools/more/first.yml": "- include_tasks: more/second.yml\n",
+          "playbooks/tools/more/second.yml": "- debug:\n"},
+         "playbooks/tools/more/second.yml", TOOLS),
+        ({"playbooks/tools/own.yml": "- hosts: all\n  vars_files: [../../extra/x.yml]\n",
+          "extra/x.yml": "a: 1\n"}, "extra/x.yml", TOOLS),
+        ({"playbooks/tools/own.yml": "- hosts: all\n  vars_files: [[none.yml, x.yml]]\n",
+          "playbooks/tools/x.yml": "- a: 1\n"}, "playbooks/tools/x.yml", TOOLS),
+        # A role by its path, by a template, as a link, by a file that another one takes.
+        ({"playbooks/tools/own.yml": "- hosts: all\n  roles: [../../roles/unused]\n"},
+         "roles/unused/tasks/main.yml", TOOLS),
+        ({"playbooks/tools/own.yml":
+          "- hosts: all\n  tasks: [{include_role: {name: 'un{{ what }}'}}]\n"},
+         "roles/unused/tasks/main.yml", TOOLS),
+        ({"roles/own/tasks/main.yml":
+          "- template: {src: ../../unused/templates/x.j2, dest: /etc/x}\n"},
+         "roles/unused/templates/x.j2", TOOLS),
+        # Beside the playbook, under a name that several files have.
+        ({"playbooks/tools/own.yml": "- hosts: all\n  tasks: [{copy: {src: main, dest: /x}}]\n",
+          "playbooks/generic/files/main": ""}, "playbooks/tools/files/main", TOOLS),
+    ],
+)  # fmt: skip
+def test_a_way_that_ansible_goes_is_followed(branch, files, changed, reaches):
+    for name, text in files.items():
+        branch.write(name, text)
+    branch.commit()
+    branch.git("branch", "-f", "main", "feature")
+    branch.write(changed, "- debug:\n# changed\n")
+    found = reached(branch)[changed]
+    assert found.entries == (reaches,), found.told
+
+
+def test_a_role_that_is_a_link_is_found_by_where_it_really_is(branch):
+    (branch.tree / "roles/own").rename(branch.tree / "shared-own")
+    (branch.tree / "roles/own").symlink_to("../shared-own")
+    branch.commit()
+    branch.git("branch", "-f", "main", "feature")
+    branch.touch("shared-own/tasks/main.yml")
+    assert reached(branch)["shared-own/tasks/main.yml"].entries == (TOOLS,)
+    (branch.tree / "roles/own").unlink()
+    (branch.tree / "roles/own").symlink_to("../elsewhere")
+    assert reached(branch)["roles/own"].entries == (TOOLS,)
+
+
+def test_a_file_that_the_configuration_names_reaches_whose_variables_they_are(branch):
+    branch.write("config.example/group_vars/slurm-cluster.yml", "conf: ../src/slurm.j2\n")
+    branch.write("config.example/group_vars/all.yml", "# see src/notes.txt\na: 1\n")
+    branch.commit()
+    branch.git("branch", "-f", "main", "feature")
+    branch.write("src/slurm.j2", "x")
+    branch.write("src/notes.txt", "x")
+    found = reached(branch)
+    assert found["src/slurm.j2"].part == "slurm"
+    assert found["src/slurm.j2"].everything.startswith("variables of group slurm-cluster, in ")
+    assert found["src/notes.txt"].nothing
+
+
+def test_a_playbook_that_was_deleted_reaches_who_still_imports_it(branch):
+    branch.git("rm", "-q", "playbooks/tools/own.yml")
+    branch.write("playbooks/tools.yml", "- import_playbook: tools/own.yml\n- hosts: all\n")
+    assert reached(branch)["playbooks/tools/own.yml"].entries == (TOOLS,)
+    branch.write("playbooks/tools/both.yml", "- import_playbook: own.yml\n")
+    found = reached(branch)["playbooks/tools/own.yml"]
+    assert set(found.playbooks) == {TOOLS, "playbooks/tools/both.yml"}
+
+
+def test_a_playbook_that_goes_outside_the_checkout_is_no_obstacle(branch, tmp_path):
+    (tmp_path / "x.yml").write_text("- hosts: all\n")
+    branch.write("playbooks/out.yml", "- import_playbook: ../../x.yml\n")
+    branch.touch("roles/own/tasks/main.yml")
+    assert reached(branch)["roles/own/tasks/main.yml"].entries == (TOOLS,)
+
+
+def test_a_submodule_counts_whatever_git_was_told_of_submodules(branch, tmp_path):
+    inner = checkouts.git
+    (tmp_path / "sub").mkdir()
+    inner(tmp_path / "sub", "init", "-q")
+    inner(tmp_path / "sub", "commit", "-q", "--allow-empty", "-m", "x")
+    branch.git("clone", "-q", str(tmp_path / "sub"), "submodules/other")
+    branch.commit()
+    branch.git("branch", "-f", "main", "feature")
+    inner(branch.tree / "submodules/other", "commit", "-q", "--allow-empty", "-m", "y")
+    branch.git("config", "diff.ignoreSubmodules", "all")
+    assert list(changes.since(branch.tree, "main").files) == ["submodules/other"]
+
+
 def test_a_role_that_was_deleted_reaches_who_still_uses_it(branch):
     branch.git("rm", "-q", "-r", "roles/own")
     found = reached(branch)
@@ -173,7 +304,10 @@ def test_where_a_playbook_cannot_be_read_what_playbooks_are_made_of_reaches_ever
     branch.write("playbooks/generic/hosts.yml", "- hosts: [\n")
     branch.touch("roles/own/tasks/main.yml", "docs/readme.md")
     found = reached(branch)
-    for path in ("playbooks/generic/hosts.yml", "roles/own/tasks/main.yml"):
+    branch.touch("config.example/helm/monitoring.yml")
+    found = reached(branch)
+    files = ("playbooks/generic/hosts.yml", "roles/own/tasks/main.yml")
+    for path in (*files, "config.example/helm/monitoring.yml"):
         assert found[path].everything.startswith("playbooks/generic/hosts.yml:2:1: not YAML")
     assert found["docs/readme.md"].nothing
 
@@ -215,6 +349,20 @@ def test_the_command_gives_a_script_the_same(branch, deepops):
     branch.git("checkout", "-q", ".")
     out = deepops("impact", "main", "--source", str(branch.tree))[1]
     assert out.startswith("Nothing has changed since main (")
+
+
+def test_a_name_that_is_no_text_is_told_with_escapes(branch, deepops):
+    (branch.tree / os.fsdecode(b"roles/own/templates/\xff.j2")).write_text("x")
+    branch.write("docs/a\nb", "x")
+    words = ("impact", "main", "--source", str(branch.tree))
+    assert {item["path"] for item in json.loads(deepops(*words, "--json")[1])["files"]} == {
+        "docs/a\\x0ab",
+        "roles/own/templates/\\xff.j2",
+    }
+    assert "  roles/own/templates/\\xff.j2  -> role 'own'" in deepops(*words)[1]
+    found = finding.find(str(branch.tree), cache=branch.tree)
+    found.provenance.encode()
+    " ".join(found.inputs()).encode()
 
 
 def test_the_command_refuses_what_is_no_checkout(deepops, tmp_path, monkeypatch):

@@ -42,6 +42,12 @@ def held(tree: HostTree, *numbers: int) -> dict[int, Holder]:
     }
 
 
+@pytest.mark.parametrize("text", ["257", "99999999999x10de:1db1", "9" * 5000])
+def test_more_gpus_than_a_host_may_have_are_refused(text):
+    with pytest.raises(UsageProblem, match="asks for more than 256 GPUs"):
+        Request.parse(text)
+
+
 # -- the request ----------------------------------------------------------------------------
 
 

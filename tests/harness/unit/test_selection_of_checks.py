@@ -26,6 +26,9 @@ def branch(tmp_path):
         ("roles/nfs/tasks/main.yml", {"nfs", "nfs-server", "nfs-client"}, set()),
         ("roles/slurm/tasks/main.yml", {"slurm", "munge"}, set()),
         ("playbooks/generic/chrony-client.yml", {"chrony"}, set()),
+        # What one of two roles brings is checked as a whole.
+        ("roles/rsyslog_client/tasks/main.yml", {"rsyslog", "rsyslog-client"}, set()),
+        ("playbooks/generic/rsyslog-client.yml", {"rsyslog", "rsyslog-client"}, set()),
         # A playbook with a role of which nothing is known, and such a role itself.
         ("playbooks/slurm-cluster/slurm.yml", set(), {"slurm"}),
         ("roles/facts/tasks/main.yml", set(), {"slurm"}),
@@ -45,6 +48,41 @@ def test_a_changed_file_asks_for_the_checks_of_what_it_brings(branch, path, piec
     assert (set(found.pieces), set(found.parts)) == (pieces, parts)
     assert found.everything == ""
     assert set(found.pieces.values()) | set(found.parts.values()) <= {path}
+
+
+def asked(branch, **more) -> Selection:
+    found = impact.of(changes.since(branch.tree, "main"), **more)
+    return selection.of(found, branch.tree, **more)
+
+
+def test_a_part_is_reached_also_where_another_playbook_imports_it(branch):
+    branch.write("playbooks/site.yml", "- import_playbook: slurm-cluster.yml\n")
+    branch.commit()
+    branch.git("branch", "-f", "main", "feature")
+    branch.touch("roles/facts/tasks/main.yml")
+    assert set(asked(branch).parts) == {"slurm"}
+
+
+def test_tasks_and_imports_beside_a_known_role_may_be_about_anything(branch):
+    path = "playbooks/generic/chrony-client.yml"
+    text = (branch.tree / path).read_text()
+    for more in ("- hosts: all\n  tasks: [{command: reboot}]\n", "- import_playbook: hosts.yml\n"):
+        branch.write(path, f"{text}\n{more}")
+        assert set(asked(branch).parts) == {"slurm"}, more
+
+
+@pytest.mark.parametrize("path", ["playbooks/tools.yml", "workloads/site.yml"])
+def test_a_change_of_what_the_run_applies_and_nobody_knows_asks_for_all_checks(branch, path):
+    branch.write("workloads/site.yml", "- hosts: all\n  roles: [own]\n")
+    branch.commit()
+    branch.git("branch", "-f", "main", "feature")
+    branch.touch("roles/own/tasks/main.yml")
+    assert asked(branch, chosen=[path]).everything == (
+        f"roles/own/tasks/main.yml: this run applies {path}"
+    )
+    assert asked(branch).told == "no check belongs to that"
+    run = {"changed_since": "main", "source": str(branch.tree), "playbook": (path,)}
+    assert changed.of_run(Ours(**run)).selection.everything
 
 
 def test_a_file_that_is_everybodys_asks_for_all_checks(branch):

@@ -30,6 +30,9 @@ def test_paths_are_expanded_and_absolute(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
+        ({"name": "a b"}, "'a b' is refused: a name is 2 to 32 of a-z, 0-9 and '-'"),
+        ({"reports": "/dev/null/x"}, "is refused: '/dev/null' is there and is no folder"),
+        ({"state_dir": __file__}, "(DEEPOPS_STATE_DIR)"),
         ({"keep": "sometimes"}, "--deepops-keep (DEEPOPS_KEEP): 'sometimes' is refused"),
         ({"up_timeout": "soon"}, "--deepops-up-timeout (DEEPOPS_UP_TIMEOUT): 'soon' is refused"),
         ({"up_timeout": 3}, "greater than or equal to 30"),
