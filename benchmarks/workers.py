@@ -1,6 +1,6 @@
 """How much sooner the check suite ends with several workers, and what bounds it.
 
-    deepops-virtual up --name bench && deepops-virtual deploy bench
+    deepops-virtual up --name bench --parts slurm && deepops-virtual deploy bench --parts slurm
     python benchmarks/workers.py bench
     deepops-virtual destroy bench
 
