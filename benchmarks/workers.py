@@ -26,6 +26,8 @@ from rich.table import Table
 from deepops_fixtures import resources
 from deepops_fixtures.cluster import hypervisor
 
+CHECKS = "(slurm or services) and not destructive"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -54,10 +56,10 @@ def host_seconds() -> float:
     return sum(times) - times.idle - times.iowait - times.guest - times.guest_nice
 
 
-def one_run(name: str, workers: int, folder: Path) -> Run:
-    """Run the suite once."""
+def one_run(name: str, workers: int, folder: Path, markers: str) -> Run:
+    """Run the checks with these markers once."""
     guests, host = guests_seconds(name), host_seconds()
-    options = ["-q", "-m", "(slurm or services) and not destructive", "--deepops-attach", name]
+    options = ["-q", "-m", markers, "--deepops-attach", name]
     if workers:
         options += ["-n", str(workers)]
     seconds = common.pytest(folder, *options, *resources.checks()).seconds
@@ -68,13 +70,15 @@ def one_run(name: str, workers: int, folder: Path) -> Run:
     )
 
 
-def measure(name: str, counts: list[int], rounds: int, folder: Path) -> dict[int, list[Run]]:
+def measure(
+    name: str, counts: list[int], rounds: int, folder: Path, markers: str
+) -> dict[int, list[Run]]:
     """Run the suite once to warm the guests up, then with each number of workers in turns."""
-    one_run(name, 0, folder)
+    one_run(name, 0, folder, markers)
     runs: dict[int, list[Run]] = {count: [] for count in counts}
     for _ in range(rounds):
         for count in counts:
-            runs[count].append(one_run(name, count, folder))
+            runs[count].append(one_run(name, count, folder, markers))
             common.say(f"{way(count)}: {common.readable(runs[count][-1].seconds)}")
     return runs
 
@@ -103,10 +107,15 @@ def main() -> None:
     parser.add_argument(
         "--workers", default="2,4", help="numbers of workers to compare [default: 2,4]"
     )
+    parser.add_argument(
+        "--markers",
+        default=CHECKS,
+        help=f"which checks, as pytest's -m has it [default: {CHECKS}]",
+    )
     arguments = parser.parse_args()
     counts = [0, *map(int, arguments.workers.split(","))]
     with common.workplace() as folder:
-        runs = measure(arguments.cluster, counts, arguments.rounds, folder)
+        runs = measure(arguments.cluster, counts, arguments.rounds, folder, arguments.markers)
     times = {way(count): [run.seconds for run in found] for count, found in runs.items()}
     common.show(f"the check suite on '{arguments.cluster}'", times)
     show_processors(runs)
