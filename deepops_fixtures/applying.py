@@ -8,6 +8,7 @@ between: that is ``rehearsal``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +19,14 @@ from deepops_fixtures.deepops.scope import complete
 from deepops_fixtures.deploy import artifacts
 from deepops_fixtures.deploy.artifacts import Artifact
 from deepops_fixtures.deploy.runner import Deployment
-from deepops_fixtures.deploy.sources import PlaybookSource
-from deepops_fixtures.errors import UsageProblem
+from deepops_fixtures.deploy.sources import PlaybookSource, told
+from deepops_fixtures.errors import DeepopsError, UsageProblem
 from deepops_fixtures.journal import Journal
 from deepops_fixtures.parts import Parts, ordered
 from deepops_fixtures.settings import Settings
+
+#: What was applied to the run's cluster, a line each; in the run's folder.
+_HISTORY = "applied.txt"
 
 
 def refuse_unprovided(box: str, sources: Sequence[PlaybookSource], airgap: bool) -> None:
@@ -62,6 +66,17 @@ def refuse_unprovided(box: str, sources: Sequence[PlaybookSource], airgap: bool)
             "'debian12' alone.",
             hint="choose a cluster whose box is 'debian12', or --deepops-parts slurm",
         )
+
+
+def history(settings: Settings, run_dir: Path) -> list[str]:
+    """Return what was applied to the cluster of a run, in words, the latest last: by this run, or
+    before it to the cluster that it is attached to."""
+    with suppress(OSError):
+        return (run_dir / _HISTORY).read_text().splitlines()
+    with suppress(DeepopsError):
+        if settings.attach:
+            return LedgerBook(settings.state_dir).get(settings.attach).applied
+    return []
 
 
 class Applying:
@@ -120,8 +135,9 @@ class Applying:
     def note_pieces(
         self, running: RunningCluster, source: PlaybookSource, *, restored: bool = False
     ) -> None:
-        """Note which pieces of a part are on the cluster, where it is not the whole part;
-        ``restored`` by a checkpoint, of which nothing is known but what made it."""
+        """Note what was applied, and which pieces of a part are on the cluster, where it is not
+        the whole part; ``restored`` by a checkpoint, of which nothing is known but what made it.
+        """
         ledger = self._book.get(running.name)
         pieces = dict(ledger.pieces)
         before = pieces.pop(source.part, None)
@@ -129,7 +145,10 @@ class Applying:
         whole = source.part in ledger.parts and before is None and not restored
         if now is not None and not whole:
             pieces[source.part] = sorted(complete({*(before or ()), *now}))
-        self._book.update(running.name, pieces=pieces)
+        now_applied = f"{told([source])}, content {source.revision}"
+        applied = [*(text for text in ledger.applied if text != now_applied), now_applied]
+        self._book.update(running.name, pieces=pieces, applied=applied)
+        (self._run_dir / _HISTORY).write_text("\n".join(applied))
 
     def accept(self, running: RunningCluster, sources: Sequence[PlaybookSource]) -> None:
         """With ``--deepops-idempotence``, count parts as deployed only once their playbooks change

@@ -35,8 +35,13 @@ def cluster(ours: Session) -> list[str]:
     accelerator and why. Raises UsageProblem."""
     settings = ours.settings
     change = ours.change.lines() if ours.change else []
-    if settings.existing or settings.attach:
+    if settings.existing:
         return change
+    if settings.attach:
+        from deepops_fixtures.applying import history
+
+        there = history(settings, ours.run_dir)
+        return [f"on it: {'; then '.join(there)}", *change] if there else change
     from deepops_fixtures.cluster.accelerator import choose_accelerator
 
     spec = ours.spec

@@ -238,6 +238,7 @@ def summary_html(ours: Session) -> str:
 
 
 def _facts(ours: Session) -> page.RunFacts:
+    from deepops_fixtures.applying import history
     from deepops_fixtures.cluster.box import Box
     from deepops_fixtures.report import page, provenance, timeline
 
@@ -263,7 +264,8 @@ def _facts(ours: Session) -> page.RunFacts:
         timeline=timeline.build(events, checks),
         provenance=provenance.collect(
             running,
-            ours.sources,
+            () if ours.settings.attach else ours.sources,
+            history(ours.settings, ours.run_dir),
             box,
             running.name if running else rehearsal.instance,
             rehearsal.origin,

@@ -25,7 +25,7 @@ def wait_until(
     """Look again and again until ``good``; return what was seen then.
 
     Raises CheckFailed naming the condition, what was last seen, and ``evidence`` gathered at that
-    moment.
+    moment: in the same line when it is one line, which reports and summaries repeat.
     """
     __tracebackhide__ = True
     deadline = Deadline.after(seconds)
@@ -34,6 +34,8 @@ def wait_until(
         if good(seen):
             return seen
         if deadline.passed:
-            more = f"\n{evidence()}" if evidence else ""
-            raise CheckFailed(f"{what}: not within {seconds:.0f} s; last seen: {seen}{more}")
+            more = evidence() if evidence else ""
+            joint = ("\n" if "\n" in more else "; ") if more else ""
+            told = f"{what}: not within {seconds:.0f} s; last seen: {seen}{joint}{more}"
+            raise CheckFailed(told)
         time.sleep(pause)

@@ -139,6 +139,8 @@ class Ledger(BaseModel):
     #: Part → the pieces of it that are there, where single playbooks were applied; a part that is
     #: not named here is there as a whole.
     pieces: dict[str, list[str]] = {}
+    #: What was applied to it, in words, the latest last.
+    applied: list[str] = []
     #: 'kvm' or 'tcg'.
     accelerator: str = "tcg"
     #: Whether its management network has no way out.

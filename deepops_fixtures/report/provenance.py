@@ -77,6 +77,7 @@ def _host() -> str:
 def collect(
     running: RunningCluster | None,
     sources: Sequence[PlaybookSource],
+    applied: Sequence[str],
     box: str,
     instance: str,
     origin: str,
@@ -85,7 +86,8 @@ def collect(
     """Return the facts in reading order; what is not known is left out."""
     facts = {
         "harness": f"deepops-fixtures {__version__} {commit_of(resources.root())}".strip(),
-        "deployed": f"{told(sources)}, content {sources[0].revision}" if sources else "nothing",
+        "deployed": "; then ".join(applied)
+        or (f"{told(sources)}, not to its end" if sources else "nothing"),
         "DeepOps": _checkout(sources),
         "instance": instance,
         "cluster": origin,

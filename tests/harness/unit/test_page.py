@@ -55,7 +55,7 @@ def test_a_report_says_that_the_cluster_had_no_way_out(monkeypatch, airgap):
     running = RunningCluster(
         name="one", provider="vagrant", nodes=[], inventory=Path("/nowhere"), airgap=airgap
     )
-    said = provenance.collect(running, (), "", "", "", {}).get("airgap")
+    said = provenance.collect(running, (), (), "", "", "", {}).get("airgap")
     assert said == ("the machines' networks had no way out" if airgap else None)
 
 

@@ -4,6 +4,7 @@ single playbooks, what a checkpoint of it is good for. Machines and Ansible are 
 import pytest
 
 from deepops_fixtures import applying, rehearsal, reuse
+from deepops_fixtures.applying import history
 from deepops_fixtures.cluster import restoring, taking
 from deepops_fixtures.deepops.driving import Driving
 from deepops_fixtures.errors import UsageProblem
@@ -85,6 +86,21 @@ def test_playbooks_applied_one_after_the_other_add_up(host, rehearse):
     for playbook in ("generic/nfs-server.yml", "generic/nfs-client.yml"):
         rehearse(playbook, attach="mine").deploy_again()
     assert pieces(host) == {"slurm": ["nfs", "nfs-client", "nfs-server"]}
+
+
+def test_the_history_names_what_was_applied_and_a_run_attached_later_knows_it(host, rehearse):
+    host.attach()
+    for playbook in ("generic/nfs-server.yml", "generic/nfs-client.yml"):
+        run = rehearse(playbook, attach="mine")
+        run.deploy_again()
+    told = history(run.settings, run.run_dir)
+    assert [line.split(" (")[0] for line in told] == [
+        "playbooks/generic/nfs-server.yml",
+        "playbooks/generic/nfs-client.yml",
+    ]
+    later = host.rehearse(SLURM, attach="mine")
+    assert history(later.settings, later.run_dir / "of-another-run") == told
+    assert history(host.rehearse(SLURM).settings, later.run_dir / "of-another-run") == []
 
 
 def test_a_single_playbook_on_top_of_a_whole_part_leaves_it_whole(host, rehearse):
