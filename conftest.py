@@ -23,6 +23,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--harness-rig",
         action="store_true",
-        help="also rehearse passthrough on an emulated host with an IOMMU "
-        "(tests/harness/e2e/test_passthrough_rig.py): eleven minutes on two cores",
+        help="also reboot the emulated host of tests/harness/e2e/test_passthrough_rig.py and hand "
+        "devices through to a guest in it: eleven minutes on two cores",
     )
