@@ -75,7 +75,9 @@ def history(settings: Settings, run_dir: Path) -> list[str]:
         return (run_dir / _HISTORY).read_text().splitlines()
     with suppress(DeepopsError):
         if settings.attach:
-            return LedgerBook(settings.state_dir).get(settings.attach).applied
+            ledger = LedgerBook(settings.state_dir).get(settings.attach)
+            unknown = [f"{part} (by what, is not noted)" for part in ledger.parts]
+            return ledger.applied or unknown
     return []
 
 

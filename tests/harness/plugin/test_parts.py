@@ -69,7 +69,7 @@ def attached(pytester, cluster):
                 run_dir=pytester.path, pool="default", domain_prefix=f"deepops-{name}_",
                 domains=[f"deepops-{name}_virtual-login"], networks=[], volumes=[], subnets=[],
                 socket_dir=pytester.path / "sockets", kept=True, parts=list(parts),
-                state="deployed",
+                applied=[f"{part}.yml of a branch" for part in parts], state="deployed",
             )
         )  # fmt: skip
         groups = with_parent_groups(spec.nodes["virtual-login"].groups)
@@ -95,7 +95,8 @@ def test_a_test_whose_nodes_are_of_another_part_is_skipped_with_the_reason(
     assert "the cluster has no node in group slurm-master" in text
     latest = pytester.path / "reports" / "latest"
     assert (latest / "parts.json").read_text() == '["kubernetes"]'
-    assert "k8s-cluster.yml (distro), content " in (latest / "report.html").read_text()
+    assert "kubernetes.yml of a branch" in (latest / "report.html").read_text()
+    assert "on it: kubernetes.yml of a branch" in text
 
 
 def test_where_both_parts_are_deployed_no_test_is_skipped(run, pytester, attached):

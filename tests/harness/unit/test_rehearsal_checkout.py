@@ -101,6 +101,8 @@ def test_the_history_names_what_was_applied_and_a_run_attached_later_knows_it(ho
     later = host.rehearse(SLURM, attach="mine")
     assert history(later.settings, later.run_dir / "of-another-run") == told
     assert history(host.rehearse(SLURM).settings, later.run_dir / "of-another-run") == []
+    host.book.update("mine", applied=[])
+    assert history(later.settings, later.run_dir / "none") == ["slurm (by what, is not noted)"]
 
 
 def test_a_single_playbook_on_top_of_a_whole_part_leaves_it_whole(host, rehearse):
