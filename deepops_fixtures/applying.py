@@ -131,10 +131,10 @@ class Applying:
         if source.driving:
             readying.ready(running, self._journal)
         self._deployment(running, source, onto).apply(self._settings.deploy_timeout)
-        self.note_pieces(running, source)
+        self.note_applied(running, source)
         self._note(running, [*there, source.part])
 
-    def note_pieces(
+    def note_applied(
         self, running: RunningCluster, source: PlaybookSource, *, restored: bool = False
     ) -> None:
         """Note what was applied, and which pieces of a part are on the cluster, where it is not
@@ -147,8 +147,8 @@ class Applying:
         whole = source.part in ledger.parts and before is None and not restored
         if now is not None and not whole:
             pieces[source.part] = sorted(complete({*(before or ()), *now}))
-        now_applied = f"{told([source])}, content {source.revision}"
-        applied = [*(text for text in ledger.applied if text != now_applied), now_applied]
+        this = f"{told([source])}, content {source.revision}"
+        applied = [*(text for text in ledger.applied if text != this), this]
         self._book.update(running.name, pieces=pieces, applied=applied)
         (self._run_dir / _HISTORY).write_text("\n".join(applied))
 

@@ -20,6 +20,11 @@ _SHOWN = 40
 _IGNORED = frozenset({"__pycache__", ".git"})
 
 
+def as_text(path: str) -> str:
+    """Return a path as it goes into JSON: its bytes that are no UTF-8 as escapes."""
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def of_tree(folder: Path) -> dict[str, str]:
     """Return path below the folder → digest, for every file that is not a by-product."""
     return of_files(folder, (path for path in folder.rglob("*") if path.is_file()))
@@ -33,9 +38,7 @@ def of_files(base: Path, paths: Iterable[Path]) -> dict[str, str]:
         if not _IGNORED & set(name.parts):
             # Whether its owner may execute it is part of it, as it is for git.
             mode = path.stat().st_mode & 0o100
-            # Names go into JSON, and may be no UTF-8.
-            told = str(name).encode(errors="surrogateescape").decode(errors="backslashreplace")
-            found[told] = _digest(f"{mode:o}\0".encode() + path.read_bytes())
+            found[as_text(str(name))] = _digest(f"{mode:o}\0".encode() + path.read_bytes())
     return found
 
 

@@ -280,7 +280,7 @@ class Rehearsal:
             )
             for source in self.sources():
                 if source.part in manifest.parts:
-                    self._applying.note_pieces(running, source, restored=True)
+                    self._applying.note_applied(running, source, restored=True)
             if wanted and tuple(manifest.parts) == wanted:
                 self.stages.write("deployed", "ok")
                 self._accept(running, self.sources())

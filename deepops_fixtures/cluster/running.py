@@ -76,9 +76,9 @@ class _Told(CommandResult):  # type: ignore[misc]  # testinfra has no types
     node: str
 
     def __repr__(self) -> str:
-        said = (self.stderr.strip() or self.stdout.strip()).splitlines()
-        command = self.command.decode(errors="replace")
-        return f"'{command}' on {self.node}: {chr(10).join(said[-5:]) or 'no output'}"
+        lines = (self.stderr.strip() or self.stdout.strip()).splitlines()
+        said = "\n".join(lines[-5:]) or "no output"
+        return f"'{self.command.decode(errors='replace')}' on {self.node}: {said}"
 
 
 def _listen(host: testinfra.host.Host, node: str, user: str, record: Recorder) -> None:

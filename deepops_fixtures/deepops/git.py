@@ -13,6 +13,7 @@ import subprocess
 from pathlib import Path
 
 from deepops_fixtures.errors import StepTimeout, UsageProblem
+from deepops_fixtures.inputs import as_text
 from deepops_fixtures.proc import Deadline, run_logged, tail
 
 #: Seconds that a question to a repository on this host may take.
@@ -118,7 +119,7 @@ def run(words: list[str | Path], *, log: Path, what: str, deadline: Deadline) ->
 def shown(path: str) -> str:
     """Return a path as it can be printed and written into JSON: bytes that are no UTF-8, and what
     would break the line, as escapes."""
-    text = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    text = as_text(path)
     return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
 
 
