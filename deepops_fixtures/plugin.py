@@ -106,7 +106,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(fixtures, "deepops-fixtures")
     if not worker:
         signals.install(lambda message, status: pytest.exit(message, returncode=status))
-        reporting.configure(config, session)
+        with _usage_errors():
+            reporting.configure(config, session)
         config.pluginmanager.register(_Outcomes(session), "deepops-outcomes")
 
 

@@ -38,9 +38,14 @@ _REPORT_BYTES = 2 * 1024 * 1024
 
 
 def configure(config: pytest.Config, ours: Session) -> None:
-    """Have pytest-html and JUnit write into the run's folder, unless the user said where."""
+    """Have pytest-html and JUnit write into the run's folder, unless the user said where.
+
+    Raises OSError: the folder cannot be made (pytest-html would make it, and end with a
+    traceback).
+    """
     if config.option.collectonly:
         return
+    ours.run_dir.mkdir(parents=True, exist_ok=True)
     if not config.option.htmlpath:
         config.option.htmlpath = str(ours.run_dir / "report.html")
         config.option.self_contained_html = True

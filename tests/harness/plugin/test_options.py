@@ -121,6 +121,7 @@ def test_a_setting_may_stand_in_the_ini_file(run, pytester):
         (["--deepops-cluster", "./none.yml"], "File 'none.yml' not found"),
         (["--deepops-cluster", f"./{'x' * 300}.yml"], "': File name too long"),
         (["--deepops-cache-dir", "/dev/null/x"], "'/dev/null' is there and is no folder"),
+        (["--deepops-reports", "/proc/none"], "'/proc/none': No such file or directory"),
         (["--deepops-keep", "sometimes"], "--deepops-keep (DEEPOPS_KEEP): 'sometimes' is refused"),
         (["--deepops-reuse", "sometimes"], "(DEEPOPS_REUSE): 'sometimes' is refused"),
         (["--deepops-attach", "nobody"], "There is no cluster instance named 'nobody'"),
