@@ -5,7 +5,9 @@ Not for what it found: that is ``reporting``.
 
 from __future__ import annotations
 
-from deepops_fixtures import __version__
+import platform
+
+from deepops_fixtures import __version__, resources
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.session import Session
 
@@ -23,6 +25,8 @@ def _subject(ours: Session) -> str:
             f"machines of Vagrantfile '{settings.vagrant_file}' as they are (nothing is created, "
             "deployed or destroyed)"
         )
+    if settings.inventory == resources.inventory("local"):
+        return f"this host, {platform.node()}, as it is (nothing is created or destroyed)"
     if settings.inventory:
         return f"existing hosts of {settings.inventory} (nothing is created or destroyed)"
     if settings.attach:

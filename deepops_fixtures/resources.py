@@ -1,11 +1,12 @@
-"""Where the data files of the project lie: playbooks, Vagrantfiles, cluster files, box recipes,
-checks.
+"""Where the data files of the project lie: playbooks, inventories, Vagrantfiles, cluster files,
+box recipes, checks.
 
 In a checkout they are the top-level folders; in an installed wheel they are under ``_data``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -27,6 +28,11 @@ def vagrant() -> Path:
     return root() / "vagrant"
 
 
-def checks() -> list[Path]:
-    """Return the folders of the cluster checks that a user runs."""
-    return [root() / "tests" / name for name in ("slurm", "services", "gpu")]
+def inventory(name: str) -> Path:
+    """Return an inventory of the project by its name, whether it is there or not."""
+    return root() / "playbooks" / "inventories" / f"{name}.ini"
+
+
+def checks(parts: Iterable[str]) -> list[Path]:
+    """Return the folders of the cluster checks: those of some parts, and those of any cluster."""
+    return [root() / "tests" / name for name in (*parts, "services", "gpu")]

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
-from deepops_fixtures import upstream_env
+from deepops_fixtures import resources, upstream_env
 from deepops_fixtures.errors import UsageProblem
 
 _APP = "deepops-fixtures"
@@ -52,8 +52,9 @@ class Settings(BaseModel):
     )
     inventory: Path | None = Field(
         None,
-        description="Ansible inventory of existing hosts to check instead of virtual machines; "
-        "nothing is brought up or destroyed, destructive checks are skipped",
+        description="Ansible inventory of existing hosts to check instead of virtual machines, or "
+        "'local' for this host itself; nothing is brought up or destroyed, destructive checks are "
+        "skipped",
     )
     attach: str = Field(
         "",
@@ -185,6 +186,12 @@ class Settings(BaseModel):
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
         return value or None
+
+    @field_validator("inventory", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        named = str(value) == "local" and not Path("local").exists()
+        return resources.inventory("local") if named else value
 
     @field_validator("reports", "cache_dir", "state_dir", "inventory", "vagrant_file")
     @classmethod

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from deepops_fixtures import resources, signals
+from deepops_fixtures import facts, resources, signals
 from deepops_fixtures.cli.common import book, json_option, only, progress, setting
 from deepops_fixtures.cluster import hypervisor, teardown
 from deepops_fixtures.cluster.ledger import MARK, Ledger
@@ -116,12 +116,19 @@ def deploy(name: str | None, **options: Any) -> None:
 def test(name: str | None, pytest_arguments: tuple[str, ...]) -> None:
     """Run the checks against a cluster that is up; it is left running.
 
-    What follows NAME goes to pytest: deepops-virtual test NAME -m slurm -x
+    Without a path or a marker these are the checks of what is deployed on it. What follows NAME
+    goes to pytest: deepops-virtual test NAME -m slurm -x
     """
     ledger = only(book(), name)
-    paths = [] if any(Path(word).exists() for word in pytest_arguments) else resources.checks()
+    ours: list[str] = []
+    if not any(Path(word).exists() for word in pytest_arguments):
+        # A part that is named is deployed where it is missing.
+        chosen = any(word.startswith("-m") for word in pytest_arguments)
+        paths = resources.checks(facts.PARTS if chosen or not ledger.parts else ledger.parts)
+        # Modules of two folders have one name, and beside an installed package no ini file.
+        ours = ["--import-mode=importlib", *map(str, paths)]
     command = [sys.executable, "-m", "pytest", "--deepops-attach", ledger.name, *pytest_arguments]
-    os.execv(sys.executable, [*command, *map(str, paths)])
+    os.execv(sys.executable, [*command, *ours])
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

@@ -1,11 +1,14 @@
 """A whole run on existing hosts: fixtures, reports, xdist. Nothing is brought up or destroyed."""
 
 import json
+import platform
 import re
 from xml.etree import ElementTree
 
 MODULE = """
 import os
+import platform
+
 import pytest
 
 @pytest.mark.nodes("slurm-cluster")
@@ -129,6 +132,19 @@ def test_that_kills_its_worker(deepops):
     result = run("--deepops-inventory", inventory, "-n", "2")
     result.assert_outcomes(passed=6, failed=1)
     result.stdout.fnmatch_lines(["*worker 'gw?' crashed while running*", "report: *report.html"])
+
+
+def test_this_host_itself_needs_no_inventory_of_the_users(run, pytester):
+    pytester.makepyfile(
+        "import pytest\n"
+        "@pytest.mark.nodes()\n"
+        "def test_it(node, host):\n"
+        "    assert node.name == 'localhost'\n"
+        f"    assert host.check_output('pwd') == '{pytester.path}'\n"
+    )
+    result = run("--deepops-inventory", "local")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines([f"*this host, {platform.node()}, as it is (nothing is created *"])
 
 
 def test_testinfras_own_hosts_option_still_works(run, pytester):

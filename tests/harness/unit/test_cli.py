@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -263,3 +264,34 @@ def test_up_brings_up_nothing_that_is_somebody_elses(deepops, tmp_path, monkeypa
     status, _, err = deepops("up")
     assert status == 2
     assert f"What '{own}' describes is not ours to bring up." in err
+
+
+# -- test -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("there", "words", "folders"),
+    [
+        (["slurm"], [], ["slurm", "services", "gpu"]),
+        (["slurm", "kubernetes"], ["-x"], ["slurm", "kubernetes", "services", "gpu"]),
+        # What is named is deployed where it is missing, so it has to be collected.
+        (["slurm"], ["-m", "kubernetes"], ["slurm", "kubernetes", "services", "gpu"]),
+        ([], [], ["slurm", "kubernetes", "services", "gpu"]),
+        (["slurm"], ["PATH"], []),
+    ],
+)
+def test_the_checks_are_those_of_what_is_deployed(
+    deepops, book, ledger, monkeypatch, tmp_path, there, words, folders
+):
+    book.write(ledger("one", parts=there))
+    called = []
+    monkeypatch.setattr("os.execv", lambda program, words: called.extend(words))
+    words = [str(tmp_path) if word == "PATH" else word for word in words]
+    assert deepops("test", "one", *words)[0] == 0
+    at = called.index("--deepops-attach")
+    assert called[at + 1 : at + 2 + len(words)] == ["one", *words]
+    paths = [Path(word) for word in called[at + 2 + len(words) :] if word.startswith("/")]
+    assert [path.name for path in paths] == folders
+    assert all(path.is_dir() for path in paths)
+    # Modules of two folders have one name.
+    assert ("--import-mode=importlib" in called) == bool(folders)

@@ -27,6 +27,16 @@ def test_paths_are_expanded_and_absolute(monkeypatch, tmp_path):
     assert Settings.load().reports == tmp_path / "reports"
 
 
+def test_this_host_itself_is_an_inventory_unless_a_file_is_called_so(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert (
+        "localhost ansible_connection=local"
+        in Settings.load({"inventory": "local"}).inventory.read_text()
+    )
+    (tmp_path / "local").touch()
+    assert Settings.load({"inventory": "local"}).inventory == tmp_path / "local"
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
