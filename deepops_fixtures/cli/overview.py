@@ -9,6 +9,7 @@ from typing import Any
 import click
 import humanize
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from deepops_fixtures.cli.common import book, json_option
@@ -176,16 +177,15 @@ def clusters(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([spec.model_dump() for spec in specs], indent=1))
         return
-    whole = [Column(name, no_wrap=True) for name in ("cluster", "nodes")]
-    table = Table(*whole, "memory", "disk up to", "deployment", "description")
+    # Three columns of two lines and more, so that a terminal of 80 columns has room for them.
+    whole = [Column(name, no_wrap=True) for name in ("cluster\ndeployed on it", "takes up to")]
+    table = Table(*whole, "what it is\nits nodes", show_lines=True)
     for spec in specs:
+        memory = humanize.naturalsize(spec.memory * 2**20, binary=True)
         table.add_row(
-            spec.name,
-            "\n".join(spec.nodes),
-            humanize.naturalsize(spec.memory * 2**20, binary=True),
-            f"{spec.disk} GiB",
-            "\n".join(spec.deployment) or "none",
-            spec.description,
+            f"[bold]{escape(spec.name)}[/]\n{', '.join(spec.deployment) or 'nothing'}",
+            f"{memory} of memory\n{spec.disk} GiB of disk",
+            escape(f"{spec.description}\n{', '.join(spec.nodes)}"),
         )
     Console().print(table)
 

@@ -57,6 +57,14 @@ def test_a_terminal_of_few_letters_is_written_to_all_the_same(start, monkeypatch
     assert process.returncode == 0
 
 
+def test_eighty_columns_have_room_for_every_cluster(start, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    said = start("clusters").communicate(timeout=120)[0]
+    assert "ubuntu-24.04-large-slurm" in said
+    assert "…" not in said
+    assert max(map(len, said.splitlines())) <= 80
+
+
 def test_what_the_host_refuses_is_said_with_its_path(start, tmp_path):
     name = "x" * 300
     status, said = ended(start("up", "--cluster", f"{tmp_path}/{name}.yml"))
