@@ -197,11 +197,12 @@ def mig(gpu: Gpu) -> list[str]:
 
 
 def fabric(gpu: Gpu) -> list[str]:
-    """An NVLink fabric that the GPU has not joined."""
+    """An NVLink fabric that the GPU has not joined, or that is not well."""
     if not gpu.fabric_state:
         raise Untold("is in no NVLink fabric")
     if gpu.fabric_state.lower() == "completed" and gpu.fabric_status.lower() in ("", "success"):
-        return []
+        unwell = ", ".join(gpu.fabric_faults)
+        return [f"is in an NVLink fabric that is not well ({unwell})"] if unwell else []
     said = " ".join(filter(None, (gpu.fabric_state, gpu.fabric_status)))
     text = f"has not joined the NVLink fabric: '{said}'"
     return [f"{text} (CUDA_ERROR_SYSTEM_NOT_READY follows; look at nvidia-fabricmanager)"]

@@ -217,7 +217,8 @@ class Gpus:
         return self._judge(gpu_rules.nvlinks(self.smi.nvlinks, switched, peers))
 
     def fabric(self) -> Verdict:
-        """The NVLink fabric: whether every GPU has joined it, and whether the fabric manager runs
+        """The NVLink fabric: whether every GPU has joined it, whether it is well, and whether the
+        fabric manager runs
         where the node has NVSwitches."""
         joined = self._judge(gpu_rules.fabric)
         if not self.survey.nvswitches:

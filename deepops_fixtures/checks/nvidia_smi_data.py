@@ -19,6 +19,17 @@ from deepops_fixtures.checks.nvidia_smi_section import Section
 _HEXADECIMAL = re.compile("[0-9a-f]+")
 #: How the names of the reasons for low clocks begin; r535 renamed them.
 _REASON = re.compile(r"clocks_(?:throttle|event)_reason_")
+#: What is told of the NVLink fabric's health, and the words for all being well (NVML API
+#: Reference, nvmlGpuFabricInfoV: healthMask and healthSummary).
+_FABRIC_HEALTH = (
+    "summary",
+    "bandwidth",
+    "route_recovery_in_progress",
+    "route_unhealthy",
+    "access_timeout_recovery",
+    "incorrect_configuration",
+)
+_FABRIC_WELL = frozenset({"healthy", "full", "false"})
 
 
 class _Data(BaseModel):
@@ -120,6 +131,8 @@ class Gpu(_Data):
     #: Registration with the NVLink fabric: 'Completed', 'In Progress', 'Not Started'; '' without.
     fabric_state: str
     fabric_status: str
+    #: What is not well in the fabric ('route_unhealthy: True'); told since r550, by Blackwell.
+    fabric_faults: tuple[str, ...]
 
     processes: tuple[GpuProcess, ...]
     #: Elements in which the driver says that the GPU does not answer, 'gpu_temp: GPU is lost'.
@@ -178,6 +191,7 @@ def _gpu(index: int, gpu: Section) -> Gpu:
             "memory_used_mib": gpu.integer("fb_memory_usage/used"),
             "fabric_state": gpu.text("fabric/state"),
             "fabric_status": gpu.text("fabric/status"),
+            "fabric_faults": _fabric_faults(gpu),
             "processes": _processes(gpu),
             "broken": gpu.broken(),
         }
@@ -312,6 +326,15 @@ def _clocks(gpu: Section) -> dict[str, object]:
         "memory_clock_mhz": gpu.number("clocks/mem_clock"),
         "clock_reasons": frozenset(key for key, value in told.items() if value) if told else None,
     }
+
+
+def _fabric_faults(gpu: Section) -> tuple[str, ...]:
+    texts = {name: gpu.text(f"fabric/health/{name}") for name in _FABRIC_HEALTH}
+    return tuple(
+        f"{name}: {text}"
+        for name, text in texts.items()
+        if text and text.lower() not in _FABRIC_WELL
+    )
 
 
 def _processes(gpu: Section) -> tuple[GpuProcess, ...]:

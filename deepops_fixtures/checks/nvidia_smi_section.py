@@ -16,6 +16,9 @@ _NO = frozenset({"no", "disabled", "not active", "off"})
 _BROKEN = re.compile(
     r"gpu is lost|gpu requires reset|err!|unknown error|fallen off the bus", re.IGNORECASE
 )
+#: Elements of which the driver itself knows nothing: healthy GeForce cards on r535 have an 'Unknown
+#: Error' there.
+_OF_THE_DRIVER = frozenset({"addressing_mode"})
 #: Words with which it says that there is nothing to tell, in brackets or without.
 _UNTOLD = frozenset(
     {"", "n/a", "none", "not supported", "not available", "unknown", "insufficient permissions"}
@@ -72,7 +75,7 @@ class Section:
         return tuple(
             f"{part.tag}: {(part.text or '').strip()}"
             for part in self.element.iter()
-            if _BROKEN.search(part.text or "")
+            if _BROKEN.search(part.text or "") and part.tag not in _OF_THE_DRIVER
         )
 
 

@@ -41,6 +41,9 @@ class Card:
     limit: str = "300.00 W"
     active: tuple[str, ...] = ("gpu_idle",)
     fabric: tuple[str, str] = ("N/A", "N/A")
+    #: What the driver says is wrong with the fabric, element by element; nothing where it has none.
+    fabric_health: dict[str, str] = field(default_factory=dict)
+    addressing: str = "None"
     recovery: str = "None"
     #: What came before the recovery: 'reset_required', 'drain_and_reset_recommended'.
     reset: str = ""
@@ -77,6 +80,7 @@ def _gpu(card: Card, dtd: int) -> str:
         tag("product_name", escape(card.name)),
         tag("display_mode", gone if dtd > 12 else "Disabled"),
         tag("persistence_mode", card.persistence),
+        tag("addressing_mode", card.addressing) if dtd > 11 else "",
         _mig(card) if dtd > 10 else "",
         tag("uuid", card.uuid),
         tag("gpu_virtualization_mode", tag("virtualization_mode", card.virtualization)),
@@ -94,7 +98,7 @@ def _gpu(card: Card, dtd: int) -> str:
         _power(card, dtd),
         tag("clocks", tag("sm_clock", "1290 MHz"), tag("mem_clock", "877 MHz")),
         tag("max_clocks", tag("sm_clock", "1530 MHz")),
-        tag("fabric", tag("state", card.fabric[0]), tag("status", card.fabric[1])),
+        _fabric(card),
         tag("processes", *(_process(*process) for process in card.processes)),
     ]
     return f'<gpu id="{address}">' + "\n".join(inner) + "</gpu>\n"
@@ -113,6 +117,11 @@ def _mig(card: Card) -> str:
         for number in range(card.slices)
     ]
     return mode + tag("mig_devices", *devices or ["\n\t\t\tNone\n\t\t"])
+
+
+def _fabric(card: Card) -> str:
+    health = tag("health", *(tag(name, text) for name, text in card.fabric_health.items()))
+    return tag("fabric", tag("state", card.fabric[0]), tag("status", card.fabric[1]), health)
 
 
 def _link(card: Card, dtd: int) -> str:

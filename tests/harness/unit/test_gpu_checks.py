@@ -16,6 +16,9 @@ from tests.harness.unit.gpu_hosts import (
 )
 from tests.harness.unit.smi_documents import Card, document
 
+UNWELL = A100.but(
+    fabric=("Completed", "Success"), fabric_health={"bandwidth": "Full", "route_unhealthy": "True"}
+)
 CHECKS = (
     "driver", "lost", "xids", "memory", "heat", "power", "clocks", "link", "persistence", "mig",
     "nvlinks", "fabric", "topology", "kernel", "bandwidth", "leftovers",
@@ -186,6 +189,7 @@ def test_a_log_that_cannot_be_read_is_not_a_log_without_xid():
         ("mig", A100.but(mig=("Enabled", "Enabled")), 12, "has MIG on and no MIG device"),
         ("fabric", A100.but(fabric=("In Progress", "N/A")), 12, "NVLink fabric: 'In Progress'"),
         ("fabric", A100.but(fabric=("Completed", "Failure")), 12, "'Completed Failure'"),
+        ("fabric", UNWELL, 13, "is in an NVLink fabric that is not well (route_unhealthy: True)"),
     ],
 )
 def test_a_sick_gpu_is_named_with_its_cause(check, card, dtd, cause):

@@ -97,6 +97,27 @@ def test_a_gpu_that_does_not_answer_is_noted_with_the_element():
     assert gpu.broken == ("gpu_temp: GPU is lost", "power_draw: ERR!")
 
 
+def test_an_addressing_mode_that_the_driver_does_not_know_is_no_error_of_the_gpu():
+    assert only(Card(addressing="Unknown Error"), 12).broken == ()
+
+
+def test_what_the_fabrics_health_complains_of_is_noted():
+    well = {
+        "summary": "Healthy", "bandwidth": "Full", "route_recovery_in_progress": "False",
+        "route_unhealthy": "False", "access_timeout_recovery": "N/A",
+        "incorrect_configuration": "None", "partition_assigned": "N/A",
+    }  # fmt: skip
+    assert only(Card(fabric_health=well), 13).fabric_faults == ()
+    assert only(Card(fabric_health=dict.fromkeys(well, "N/A")), 13).fabric_faults == ()
+    sick = {
+        "summary": "Unhealthy", "bandwidth": "Degraded", "route_recovery_in_progress": "True",
+        "route_unhealthy": "True", "access_timeout_recovery": "True",
+        "incorrect_configuration": "Incorrect SystemGuid",
+    }  # fmt: skip
+    told = only(Card(fabric_health=sick), 13).fabric_faults
+    assert told == tuple(f"{name}: {text}" for name, text in sick.items())
+
+
 def test_what_stands_around_the_document_is_kept():
     lost = "Unable to determine the device handle for GPU 0000:08:00.0: GPU is lost."
     report = SmiReport.parse(f"{lost}\n{document(Card())}WARNING: infoROM is corrupted\n")
