@@ -90,6 +90,13 @@ def memory(gpu: Gpu) -> list[str]:
     return found
 
 
+def unseen_rows(gpu: Gpu) -> list[str]:
+    """Rows of the memory that the driver does not tell of: with MIG it knows the errors alone
+    (NVML API Reference, nvmlDeviceGetRemappedRows)."""
+    known = gpu.remap_pending is not None or gpu.ecc_uncorrectable is None
+    return [] if known or not gpu.mig else ["does not tell of its remapped rows while MIG is on"]
+
+
 def repaired(gpu: Gpu) -> list[str]:
     """Memory that was taken out of use for good, however long ago: it works, and it wears out."""
     found = []

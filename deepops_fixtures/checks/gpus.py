@@ -9,7 +9,7 @@ many GPUs the schedulers count is in ``gpu_census``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import combinations
@@ -92,6 +92,9 @@ class Gpus:
         __tracebackhide__ = True
         return judge(self.node.name, self.smi.gpus, rule)
 
+    def _of_each(self, rule: gpu_rules.Rule) -> tuple[str, ...]:
+        return tuple(f"{gpu.label} {text}" for gpu in self.smi.gpus for text in rule(gpu))
+
     # -- the driver ---------------------------------------------------------------------------
 
     def driver(self) -> Verdict:
@@ -147,7 +150,7 @@ class Gpus:
             elif device.address not in shown:
                 faults.append(f"GPU {device} is in sysfs and not in nvidia-smi: {self._remarks()}")
         faults += [
-            f"{gpu.label} does not answer ({', '.join(gpu.broken)})"
+            f"{gpu.label} does not answer ({_first(gpu.broken)})"
             for gpu in self.smi.gpus
             if gpu.broken
         ]
@@ -173,8 +176,12 @@ class Gpus:
 
         Those that were repaired long ago are a remark: a card is made to have some.
         """
-        told = [f"{gpu.label} {text}" for gpu in self.smi.gpus for text in gpu_rules.repaired(gpu)]
-        return replace(self._judge(gpu_rules.memory), remarks=tuple(told))
+        found = self._judge(gpu_rules.memory)
+        return replace(
+            found,
+            unjudged=found.unjudged + self._of_each(gpu_rules.unseen_rows),
+            remarks=self._of_each(gpu_rules.repaired),
+        )
 
     def heat(self) -> Verdict:
         """Temperatures where the clocks are slowed down, idle and under load."""
@@ -217,9 +224,8 @@ class Gpus:
         return self._judge(gpu_rules.nvlinks(self.smi.nvlinks, switched, peers))
 
     def fabric(self) -> Verdict:
-        """The NVLink fabric: whether every GPU has joined it, whether it is well, and whether the
-        fabric manager runs
-        where the node has NVSwitches."""
+        """The NVLink fabric: whether every GPU has joined it and it is well, and whether the
+        fabric manager runs where the node has NVSwitches."""
         joined = self._judge(gpu_rules.fabric)
         if not self.survey.nvswitches:
             return joined
@@ -348,6 +354,11 @@ class Gpus:
                 "outside of any Slurm job or pod"
             )
         return found
+
+
+def _first(texts: Sequence[str], most: int = 2) -> str:
+    more = len(texts) - most
+    return ", ".join(texts[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _undriven(device: Device, seen: Survey) -> str:

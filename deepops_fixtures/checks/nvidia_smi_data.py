@@ -240,15 +240,19 @@ def _mig(gpu: Section) -> dict[str, object]:
     }
 
 
-def _memory_health(gpu: Section) -> dict[str, object]:
-    def uncorrectable(span: str) -> int | None:
-        below = f"ecc_errors/{span}"
-        old = gpu.integer(f"{below}/double_bit/total")
-        # r4xx and r5xx: SRAM and DRAM apart; since r550 SRAM's by how they were found.
-        sram = "sram_uncorrectable"
-        kinds = (sram, f"{sram}_parity", f"{sram}_secded", "dram_uncorrectable")
-        return gpu.total(*(f"{below}/{kind}" for kind in kinds)) if old is None else old
+def _uncorrectable(gpu: Section, below: str) -> int | None:
+    """Return the errors that are counted below an element."""
+    old = gpu.integer(f"{below}/double_bit/total")
+    # r4xx and r5xx: SRAM and DRAM apart; since r550 SRAM's by how they were found.
+    sram = "sram_uncorrectable"
+    kinds = (sram, f"{sram}_parity", f"{sram}_secded", "dram_uncorrectable")
+    return gpu.total(*(f"{below}/{kind}" for kind in kinds)) if old is None else old
 
+
+def _memory_health(gpu: Section) -> dict[str, object]:
+    # With MIG the slices count, and the GPU may not.
+    places = ("ecc_errors/volatile", "mig_devices/mig_device/ecc_error_count/volatile_count")
+    volatile = [_uncorrectable(gpu, place) for place in places]
     repairs = ("channel_repair_pending", "tpc_repair_pending", "unrepairable_memory")
     pages, rows = "retired_pages", "remapped_rows"
     causes = ("multiple_single_bit_retirement", "double_bit_retirement")
@@ -264,8 +268,8 @@ def _memory_health(gpu: Section) -> dict[str, object]:
     return {
         "ecc": gpu.flag("ecc_mode/current_ecc"),
         "ecc_pending": gpu.flag("ecc_mode/pending_ecc"),
-        "ecc_uncorrectable": uncorrectable("volatile"),
-        "ecc_uncorrectable_ever": uncorrectable("aggregate"),
+        "ecc_uncorrectable": max((count for count in volatile if count is not None), default=None),
+        "ecc_uncorrectable_ever": _uncorrectable(gpu, "ecc_errors/aggregate"),
         "retired_pages": gpu.total(*(f"{pages}/{cause}/retired_count" for cause in causes)),
         "retirement_pending": gpu.any_flag(
             f"{pages}/pending_blacklist", f"{pages}/pending_retirement"

@@ -16,8 +16,8 @@ _NO = frozenset({"no", "disabled", "not active", "off"})
 _BROKEN = re.compile(
     r"gpu is lost|gpu requires reset|err!|unknown error|fallen off the bus", re.IGNORECASE
 )
-#: Elements of which the driver itself knows nothing: healthy GeForce cards on r535 have an 'Unknown
-#: Error' there.
+#: Elements of which the driver itself knows nothing: healthy GeForce cards on r535 have an
+#: 'Unknown Error' there.
 _OF_THE_DRIVER = frozenset({"addressing_mode"})
 #: Words with which it says that there is nothing to tell, in brackets or without.
 _UNTOLD = frozenset(

@@ -25,6 +25,8 @@ class Card:
     virtualization: str = "None"
     mig: tuple[str, str] = ("N/A", "N/A")
     slices: int = 0
+    #: Uncorrectable errors in the SRAM of each slice.
+    sliced_errors: str = "0"
     ecc: str = "Enabled"
     uncorrectable: str = "0"
     retired: str = "0"
@@ -41,7 +43,7 @@ class Card:
     limit: str = "300.00 W"
     active: tuple[str, ...] = ("gpu_idle",)
     fabric: tuple[str, str] = ("N/A", "N/A")
-    #: What the driver says is wrong with the fabric, element by element; nothing where it has none.
+    #: What the driver says of the fabric's health: element → text.
     fabric_health: dict[str, str] = field(default_factory=dict)
     addressing: str = "None"
     recovery: str = "None"
@@ -106,12 +108,14 @@ def _gpu(card: Card, dtd: int) -> str:
 
 def _mig(card: Card) -> str:
     mode = tag("mig_mode", tag("current_mig", card.mig[0]), tag("pending_mig", card.mig[1]))
+    sram = tag("sram_uncorrectable", card.sliced_errors)
     devices = [
         tag(
             "mig_device",
             tag("index", number),
             tag("gpu_instance_id", number + 1),
             tag("compute_instance_id", 0),
+            tag("ecc_error_count", tag("volatile_count", sram)),
             tag("fb_memory_usage", tag("total", "4864 MiB")),
         )
         for number in range(card.slices)
@@ -158,7 +162,8 @@ def _errors(card: Card, dtd: int) -> str:
         spans = [tag(span, tag("single_bit", tag("total", "7")), bits) for span in _SPANS]
     else:
         kinds = ("parity", "secded") if dtd > 12 else ("",)
-        sram = [tag(f"sram_uncorrectable{'_' * bool(kind)}{kind}", "0") for kind in kinds]
+        none = "N/A" if card.uncorrectable == "N/A" and card.slices else "0"
+        sram = [tag(f"sram_uncorrectable{'_' * bool(kind)}{kind}", none) for kind in kinds]
         dram = tag("dram_correctable", "7") + tag("dram_uncorrectable", card.uncorrectable)
         limit = tag("sram_threshold_exceeded", card.sram_threshold) if dtd > 12 else ""
         spans = [tag(span, *sram, dram, limit * (span == "aggregate")) for span in _SPANS]
@@ -184,6 +189,8 @@ def _repairs(card: Card, dtd: int) -> str:
     retired = tag("retired_pages", *causes, *old, tag("pending_retirement", pending))
     if dtd < 11:
         return retired
+    if card.rows == "N/A":
+        return retired + tag("remapped_rows", "N/A")
     rows = [
         tag("remapped_row_corr", "0"),
         tag("remapped_row_unc", card.rows),

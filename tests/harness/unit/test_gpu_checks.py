@@ -135,6 +135,9 @@ def test_a_gpu_that_tells_nothing_but_errors_is_red():
     for said in ("GPU is lost", "[GPU requires reset]", "ERR!", "[Unknown Error]"):
         (fault,) = Gpus(healthy(Card(temperature=said))).lost().faults
         assert fault == f"{LABEL} does not answer (gpu_temp: {said})"
+    gone = Card(temperature="GPU is lost", draw="GPU is lost", fabric=("GPU is lost",) * 2)
+    (fault,) = Gpus(healthy(gone)).lost().faults
+    assert fault.endswith("(gpu_temp: GPU is lost, power_draw: GPU is lost and 2 more)")
 
 
 def test_an_xid_is_told_once_with_its_meaning():
@@ -213,6 +216,14 @@ def test_memory_that_was_repaired_is_a_remark_and_no_fault(card, dtd, said):
     assert (verdict.judged, verdict.faults) == (1, ())
     assert verdict.remarks == (f"{LABEL} {said}",)
     assert Gpus(healthy()).memory().remarks == ()
+
+
+def test_rows_that_are_not_told_while_mig_is_on_are_said_to_be_unjudged():
+    sliced = A100.but(mig=("Enabled", "Enabled"), slices=2, uncorrectable="N/A", rows="N/A")
+    verdict = Gpus(healthy(sliced, report=Reply(document(sliced, dtd=12)))).memory()
+    assert (verdict.judged, verdict.faults) == (1, ())
+    (said,) = verdict.unjudged
+    assert said.endswith("does not tell of its remapped rows while MIG is on")
 
 
 def test_heat_that_comes_with_load_is_seen():

@@ -84,6 +84,14 @@ def test_mig_devices_are_read():
     assert only(Card(), 12).mig is None
 
 
+def test_with_mig_the_errors_are_those_of_the_slices():
+    sliced = Card(mig=("Enabled", "Enabled"), slices=2, uncorrectable="N/A")
+    assert only(sliced, 12).ecc_uncorrectable == 0
+    assert only(sliced.but(sliced_errors="3"), 12).ecc_uncorrectable == 6
+    assert only(sliced.but(sliced_errors="3", uncorrectable="7"), 12).ecc_uncorrectable == 7
+    assert only(sliced.but(sliced_errors="N/A"), 12).ecc_uncorrectable is None
+
+
 def test_a_process_computes_when_it_does_not_draw():
     kinds = ("C", "G", "C+G", "M+C")
     gpu = only(Card(processes=tuple((n, kind, "a<b") for n, kind in enumerate(kinds, 10))), 12)
