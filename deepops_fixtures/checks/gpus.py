@@ -16,7 +16,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from deepops_fixtures import facts
-from deepops_fixtures.checks import gpu_probe, gpu_rules
+from deepops_fixtures.checks import gpu_probe, gpu_rules, gpu_xids
 from deepops_fixtures.checks.gpu_probe import CudaView, NvmlView
 from deepops_fixtures.checks.gpu_rules import Verdict, judge
 from deepops_fixtures.checks.gpu_survey import Device, Survey
@@ -27,12 +27,6 @@ from deepops_fixtures.errors import CheckFailed
 if TYPE_CHECKING:
     from deepops_fixtures.cluster.running import Node
 
-_KERNEL_LOG = (
-    "{ journalctl --no-pager -q -k -b -o cat 2>/dev/null; dmesg -t 2>/dev/null && echo readable; "
-    "journalctl --no-pager -q -k -b -n 1 2>/dev/null | grep -q . && echo readable; }"
-    " | grep -E 'NVRM: .*(Xid|fallen off the bus)|SXid|^readable$'; exit 0"
-)
-_XID = re.compile(r"(S?)Xid \((?:PCI:)?([0-9a-fA-F:.]+)\): (\d+)(?:, *)?(.*)")
 #: Exits with 77 where no layout is configured.
 _MIG_ASSERT = (
     "command -v nvidia-mig-parted >/dev/null || exit 77; "
@@ -162,12 +156,11 @@ class Gpus:
 
     def xids(self) -> Verdict:
         """Errors that the driver has told the kernel's log since the boot (NVIDIA, XID Errors)."""
-        lines = self.node.host.run("sh -c %s", _KERNEL_LOG).stdout.splitlines()
-        # The journal and dmesg tell the same lines.
-        said = list(dict.fromkeys(line.strip() for line in lines if line != "readable"))
+        lines = self.node.host.run("sh -c %s", gpu_xids.KERNEL_LOG).stdout.splitlines()
         if not lines:
             return self._verdict((), 0, "the kernel's log cannot be read")
-        return self._verdict(map(_xid, said))
+        faults, harmless = gpu_xids.sentences(line for line in lines if line != "readable")
+        return replace(self._verdict(faults), remarks=tuple(harmless))
 
     # -- health -------------------------------------------------------------------------------
 
@@ -372,14 +365,3 @@ def _failure(card: gpu_probe.CudaCard) -> str:
     if card.error:
         return f"fails: {card.error}"
     return f"computes wrong results: {card.wrong}" if card.wrong else ""
-
-
-def _xid(line: str) -> str:
-    found = _XID.search(line)
-    if not found:
-        return f"the kernel says '{line}'"
-    switch, address, number, rest = found.groups()
-    meaning = facts.XIDS.get(int(number), "not in the table here")
-    what = f"NVSwitch {address} had SXid" if switch else f"GPU {address} had Xid"
-    also = "" if switch else f" ({meaning})"
-    return f"{what} {number}{also}: {rest.strip() or 'nothing more is told'}"

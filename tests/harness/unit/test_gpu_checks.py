@@ -150,6 +150,50 @@ def test_an_xid_is_told_once_with_its_meaning():
     )
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("NVRM: Xid (0000:07:00): 62, 1a2b(3c4d) 00000000 00000000",
+         "GPU 0000:07:00 had Xid 62 (the GPU's own controller halted): 1a2b(3c4d) 0"),
+        ("NVRM: Xid (PCI:0000:07:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off",
+         "GPU 0000:07:00 had Xid 79 (the GPU has fallen off the bus): pid='<unknown>', name="),
+        ("NVRM: Xid (PCI:0000:07:00 GPU-I:05): 94, pid=7, Contained: CE User Channel (0x9).",
+         "GPU 0000:07:00 GPU-I:05 had Xid 94 (memory error that hit one program): pid=7"),
+        ("NVRM: Xid (PCI:0000:07:00 GPU-I:01 GPU-CI:02): 13, pid=7, Graphics Exception",
+         "GPU 0000:07:00 GPU-I:01 GPU-CI:02 had Xid 13 (exception in a program's kernel"),
+        ("NVRM: Xid (PCI:0019:01:00): 149, NETIR_LINK_EVT  Fatal   XC0 i0 Link 08 (0x0045 0x0)",
+         "GPU 0019:01:00 had Xid 149 (NVLink error): NETIR_LINK_EVT  Fatal"),
+        ("NVRM: Xid (PCI:0000:07:00): 79, ",
+         "GPU 0000:07:00 had Xid 79 (the GPU has fallen off the bus): nothing more is told"),
+        ("NVRM: fallen off the bus and is not responding to commands.",
+         "the kernel says 'NVRM: fallen off the bus and is not responding to commands.'"),
+    ],
+)  # fmt: skip
+def test_an_xid_is_read_in_every_form_of_the_driver(line, said):
+    (fault,) = Gpus(healthy(log=Reply(f"{line}\nreadable\n"))).xids().faults
+    assert fault.startswith(said)
+
+
+def test_an_error_that_fills_the_log_is_one_sentence():
+    line = "NVRM: Xid (PCI:0000:{}:00): 13, pid=7, Graphics SM Warp Exception on (GPC {}, TPC 0)\n"
+    log = "".join(line.format(bus, gpc) for bus in ("07", "08") for gpc in range(300))
+    faults = Gpus(healthy(log=Reply(log + "readable\n"))).xids().faults
+    assert len(faults) == 2
+    assert faults[0].endswith("on (GPC 0, TPC 0) (and 299 more lines of it)")
+
+
+def test_an_sxid_that_healthy_switches_tell_is_a_remark():
+    line = "nvidia-nvswitch0: SXid (PCI:0000:c1:00.0): {}, Non-fatal, Link 57 Minion Link\n"
+    log = line.format(22013) + line.format(20009) + "readable\n"
+    verdict = Gpus(healthy(log=Reply(log))).xids()
+    assert verdict.faults == (
+        "NVSwitch 0000:c1:00.0 had SXid 20009: Non-fatal, Link 57 Minion Link",
+    )
+    assert verdict.remarks == (
+        "NVSwitch 0000:c1:00.0 had SXid 22013: Non-fatal, Link 57 Minion Link",
+    )
+
+
 def test_a_log_that_cannot_be_read_is_not_a_log_without_xid():
     verdict = Gpus(healthy(log=Reply())).xids()
     assert (verdict.judged, verdict.unjudged) == (0, ("the kernel's log cannot be read",))
