@@ -7,7 +7,7 @@
 
 from deepops_fixtures.checks.gpu_census import GpuCensus, GpuJobs, JobView
 from deepops_fixtures.checks.gpu_probe import CudaView, NvmlView
-from deepops_fixtures.checks.gpu_rules import Verdict
+from deepops_fixtures.checks.gpu_rules import Verdict, VerdictWarning
 from deepops_fixtures.checks.gpu_survey import Device, Survey
 from deepops_fixtures.checks.gpus import Gpus
 from deepops_fixtures.checks.kube_api import ApiRefused, ApiSilent, ExecResult
@@ -62,6 +62,7 @@ __all__ = [
     "Unit",
     "Units",
     "Verdict",
+    "VerdictWarning",
     "WayOut",
     "WebServers",
     "Workload",

@@ -165,13 +165,15 @@ class Gpus:
     # -- health -------------------------------------------------------------------------------
 
     def memory(self) -> Verdict:
-        """Uncorrectable errors of the memory; pages and rows whose repair is due or failed.
+        """Uncorrectable errors of the memory; pages and rows whose repair is due or failed; the
+        infoROM that keeps the record of them.
 
         Those that were repaired long ago are a remark: a card is made to have some.
         """
         found = self._judge(gpu_rules.memory)
         return replace(
             found,
+            faults=found.faults + self._of_each(gpu_rules.inforom(self.smi.report.remarks)),
             unjudged=found.unjudged + self._of_each(gpu_rules.unseen_rows),
             remarks=self._of_each(gpu_rules.repaired),
         )

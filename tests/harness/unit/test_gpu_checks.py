@@ -208,7 +208,7 @@ def test_a_log_that_cannot_be_read_is_not_a_log_without_xid():
         ("memory", Card(uncorrectable="2"), 9, "had 2 memory error(s) that ECC could not"),
         ("memory", Card(uncorrectable="2"), 13, "had 2 memory error(s) that ECC could not"),
         ("memory", Card(retirement_pending="Yes"), 10, "has bad pages that are retired at its"),
-        ("memory", Card(retired="64"), 11, "has retired 64 pages and can retire no more"),
+        ("memory", Card(retired="63"), 11, "has retired 63 pages; NVIDIA's diagnostics fail"),
         ("memory", Card(remap_pending="Yes"), 12, "has bad rows that are remapped at its next"),
         ("memory", Card(remap_failure="Yes"), 12, "could not remap a bad row"),
         ("memory", Card(no_spares="2"), 12, "has 2 bank(s) of memory with no spare row left"),
@@ -260,6 +260,17 @@ def test_memory_that_was_repaired_is_a_remark_and_no_fault(card, dtd, said):
     assert (verdict.judged, verdict.faults) == (1, ())
     assert verdict.remarks == (f"{LABEL} {said}",)
     assert Gpus(healthy()).memory().remarks == ()
+
+
+@pytest.mark.parametrize("bus", ["0000:08:00.0", "00000000:08:00.0"])
+def test_a_corrupted_inforom_is_red_for_its_gpu_alone(bus):
+    said = f"WARNING: infoROM is corrupted at gpu {bus}\n"
+    (fault,) = Gpus(healthy(*TWO, report=Reply(document(*TWO) + said))).memory().faults
+    assert fault == (
+        "GPU 1 (0000:08:00.0, Tesla V100-SXM2-16GB) has a corrupted infoROM, where the record of "
+        "its bad memory is kept"
+    )
+    assert Gpus(healthy(*TWO, report=Reply(document(*TWO), stderr=said))).memory().faults
 
 
 def test_rows_that_are_not_told_while_mig_is_on_are_said_to_be_unjudged():
