@@ -208,7 +208,9 @@ XIDS: Final[dict[int, str]] = {
     38: "the driver's firmware failed",
     43: "a program's kernel was stopped",
     45: "a program was stopped before its end",
+    46: "the GPU stopped working on its programs",
     48: "memory error that could not be corrected",
+    54: "the card's power cable is not connected",
     56: "display engine error",
     61: "the GPU's own controller failed",
     62: "the GPU's own controller halted",
@@ -223,9 +225,20 @@ XIDS: Final[dict[int, str]] = {
     109: "a program did not let go of the GPU",
     119: "the GPU's system processor does not answer",
     120: "the GPU's system processor failed",
+    137: "NVLink access that is not allowed",
     140: "memory error that could not be repaired",
+    143: "the GPU could not be started",
+    **dict.fromkeys(range(144, 151), "NVLink error"),
     154: "the driver asks for a reset or a reboot",
+    156: "a bad part of the GPU was taken out of use",
+    157: "a bad part of the GPU could not be taken out of use",
+    160: "bad memory is marked for repair",
+    161: "bad memory could not be marked for repair",
+    171: "the memory error that Xid 48 tells was in the DRAM",
+    172: "the memory error that Xid 48 tells was in the SRAM",
 }
+#: SXids that ask for nothing to be done (NVIDIA, Fabric Manager User Guide, non-fatal SXids).
+HARMLESS_SXIDS: Final = frozenset({22013})
 
 
 class Part(NamedTuple):

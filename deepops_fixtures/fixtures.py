@@ -185,14 +185,18 @@ def gpu_census(deepops: Nodes) -> checks.GpuCensus:
 @pytest.fixture
 def settle() -> Callable[[checks.Verdict], None]:
     """A function that fails with what a verdict complains of, and skips where nothing could be
-    judged: what was not seen does not pass. Remarks become warnings, in pytest's summary of
-    them."""
+    judged: what was not seen does not pass. Remarks become warnings (VerdictWarning), in pytest's
+    summary of them."""
 
     def settled(verdict: checks.Verdict) -> None:
         __tracebackhide__ = True
         print(*verdict.unjudged, sep="\n")
-        for text in verdict.remarks:
-            warnings.warn(f"{verdict.node}: {text}", stacklevel=2)
+        with warnings.catch_warnings():
+            if verdict.faults:
+                # A warning that is made an error would come in their place.
+                warnings.simplefilter("default", checks.VerdictWarning)
+            for text in verdict.remarks:
+                warnings.warn(f"{verdict.node}: {text}", checks.VerdictWarning, stacklevel=2)
         assert not verdict.faults, str(verdict)
         if not verdict.judged:
             pytest.skip(str(verdict))

@@ -1,6 +1,6 @@
 from .gpu_census import GpuCensus, GpuJobs, JobView
 from .gpu_probe import CudaView, NvmlView
-from .gpu_rules import Verdict
+from .gpu_rules import Verdict, VerdictWarning
 from .gpu_survey import Device, Survey
 from .gpus import Gpus
 from .kube_api import ApiRefused, ApiSilent, ExecResult
@@ -55,6 +55,7 @@ __all__ = [
     "Unit",
     "Units",
     "Verdict",
+    "VerdictWarning",
     "WayOut",
     "WebServers",
     "Workload",

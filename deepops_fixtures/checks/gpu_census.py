@@ -30,7 +30,7 @@ _KUBECTL = (
     "exec timeout 30 kubectl get nodes -o json"
 )
 _IN_A_JOB = "printf 'visible=%s\\n' \"$CUDA_VISIBLE_DEVICES\"; nvidia-smi -L 2>&1; true"
-_GRES = re.compile(r"gpu(?::[^:,(]+)?:(\d+)(?:\(|,|$)")
+_GRES = re.compile(r"(?:^|,)gpu(?::[^:,(]+){0,2}?:(\d+)(?=\(|,|$)")
 
 
 def gres_gpus(gres: str) -> int:

@@ -6,17 +6,20 @@ the rule needs: what was not seen is never counted as good.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from deepops_fixtures import facts
-from deepops_fixtures.checks.nvidia_smi_data import Gpu
+from deepops_fixtures.checks.nvidia_smi_data import Gpu, kernel_address
 
 #: Part of the limit by which a reading of the power may lie above it; the driver steers to the
 #: limit and averages.
 POWER_TOLERANCE = 0.05
-#: Pages that a card before Ampere can retire (NVIDIA, Dynamic Page Retirement).
-MOST_RETIRED_PAGES = 64
+#: Retired pages with which a card before Ampere fails NVIDIA's diagnostics (DCGM's source,
+#: DCGM_LIMIT_MAX_RETIRED_PAGES, which follows the field diagnostic).
+MOST_RETIRED_PAGES = 63
+_CORRUPTED = re.compile(r"infoROM is corrupted at gpu ([0-9a-fA-F:.]+)", re.IGNORECASE)
 #: Reasons for low clocks that heat or the supply of power is the cause of (nvidia-smi(1)).
 HARDWARE_REASONS = {
     "hw_thermal_slowdown": "the hardware slows it down for its heat",
@@ -27,6 +30,11 @@ HARDWARE_REASONS = {
 
 class Untold(Exception):
     """The card or its driver does not tell what a rule needs."""
+
+
+class VerdictWarning(UserWarning):
+    """What is no fault and yet worth knowing; ``-W error::deepops_fixtures.checks.VerdictWarning``
+    makes it a failure."""
 
 
 @dataclass(frozen=True)
@@ -77,21 +85,49 @@ def memory(gpu: Gpu) -> list[str]:
     if gpu.retirement_pending:
         found.append("has bad pages that are retired at its next reset")
     if (gpu.retired_pages or 0) >= MOST_RETIRED_PAGES:
-        found.append(f"has retired {gpu.retired_pages} pages and can retire no more")
+        found.append(
+            f"has retired {gpu.retired_pages} pages; NVIDIA's diagnostics fail it from "
+            f"{MOST_RETIRED_PAGES} on"
+        )
     if gpu.remap_pending:
         found.append("has bad rows that are remapped at its next reset")
     if gpu.banks_without_spares:
         found.append(f"has {gpu.banks_without_spares} bank(s) of memory with no spare row left")
     if gpu.remap_failed:
-        found.append("could not remap a bad row: its memory has no spare row left there")
+        found.append("could not remap a bad row of its memory; NVIDIA replaces a card for that")
     found += [f"reports '{name}'" for name in gpu.repairs]
     if gpu.recovery:
         found.append(f"is to be recovered, says the driver: '{gpu.recovery}'")
     return found
 
 
+def inforom(remarks: Iterable[str]) -> Rule:
+    """Return the rule on the infoROM, for what nvidia-smi says around its report. Where it is
+    corrupted, what is told of retired pages and remapped rows need not be true, and NVIDIA's
+    diagnostics fail (dcgmi diag -r 1)."""
+    found = {kernel_address(match[1]) for match in map(_CORRUPTED.search, remarks) if match}
+
+    def rule(gpu: Gpu) -> list[str]:
+        if gpu.address not in found:
+            return []
+        return ["has a corrupted infoROM, where the record of its bad memory is kept"]
+
+    return rule
+
+
+def unseen_rows(gpu: Gpu) -> list[str]:
+    """Rows of the memory that the driver does not tell of: with MIG it knows the errors alone
+    (NVML API Reference, nvmlDeviceGetRemappedRows)."""
+    known = gpu.remap_pending is not None or gpu.ecc_uncorrectable is None
+    return [] if known or not gpu.mig else ["does not tell of its remapped rows while MIG is on"]
+
+
 def repaired(gpu: Gpu) -> list[str]:
-    """Memory that was taken out of use for good, however long ago: it works, and it wears out."""
+    """Memory that was taken out of use for good, however long ago: it works, and it wears out.
+
+    NVIDIA replaces no card for remapped rows, but for a remapping that failed (GPU Memory Error
+    Management, RMA Policy).
+    """
     found = []
     if gpu.remapped_rows:
         found.append(f"has remapped {gpu.remapped_rows} row(s) of its memory in its life")
@@ -197,11 +233,12 @@ def mig(gpu: Gpu) -> list[str]:
 
 
 def fabric(gpu: Gpu) -> list[str]:
-    """An NVLink fabric that the GPU has not joined."""
+    """An NVLink fabric that the GPU has not joined, or that is not well."""
     if not gpu.fabric_state:
         raise Untold("is in no NVLink fabric")
     if gpu.fabric_state.lower() == "completed" and gpu.fabric_status.lower() in ("", "success"):
-        return []
+        unwell = ", ".join(gpu.fabric_faults)
+        return [f"is in an NVLink fabric that is not well ({unwell})"] if unwell else []
     said = " ".join(filter(None, (gpu.fabric_state, gpu.fabric_status)))
     text = f"has not joined the NVLink fabric: '{said}'"
     return [f"{text} (CUDA_ERROR_SYSTEM_NOT_READY follows; look at nvidia-fabricmanager)"]

@@ -9,14 +9,14 @@ many GPUs the schedulers count is in ``gpu_census``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 from deepops_fixtures import facts
-from deepops_fixtures.checks import gpu_probe, gpu_rules
+from deepops_fixtures.checks import gpu_probe, gpu_rules, gpu_xids
 from deepops_fixtures.checks.gpu_probe import CudaView, NvmlView
 from deepops_fixtures.checks.gpu_rules import Verdict, judge
 from deepops_fixtures.checks.gpu_survey import Device, Survey
@@ -27,12 +27,6 @@ from deepops_fixtures.errors import CheckFailed
 if TYPE_CHECKING:
     from deepops_fixtures.cluster.running import Node
 
-_KERNEL_LOG = (
-    "{ journalctl --no-pager -q -k -b -o cat 2>/dev/null; dmesg -t 2>/dev/null && echo readable; "
-    "journalctl --no-pager -q -k -b -n 1 2>/dev/null | grep -q . && echo readable; }"
-    " | grep -E 'NVRM: .*(Xid|fallen off the bus)|SXid|^readable$'; exit 0"
-)
-_XID = re.compile(r"(S?)Xid \((?:PCI:)?([0-9a-fA-F:.]+)\): (\d+)(?:, *)?(.*)")
 #: Exits with 77 where no layout is configured.
 _MIG_ASSERT = (
     "command -v nvidia-mig-parted >/dev/null || exit 77; "
@@ -92,6 +86,9 @@ class Gpus:
         __tracebackhide__ = True
         return judge(self.node.name, self.smi.gpus, rule)
 
+    def _of_each(self, rule: gpu_rules.Rule) -> tuple[str, ...]:
+        return tuple(f"{gpu.label} {text}" for gpu in self.smi.gpus for text in rule(gpu))
+
     # -- the driver ---------------------------------------------------------------------------
 
     def driver(self) -> Verdict:
@@ -147,7 +144,7 @@ class Gpus:
             elif device.address not in shown:
                 faults.append(f"GPU {device} is in sysfs and not in nvidia-smi: {self._remarks()}")
         faults += [
-            f"{gpu.label} does not answer ({', '.join(gpu.broken)})"
+            f"{gpu.label} does not answer ({_first(gpu.broken)})"
             for gpu in self.smi.gpus
             if gpu.broken
         ]
@@ -159,22 +156,27 @@ class Gpus:
 
     def xids(self) -> Verdict:
         """Errors that the driver has told the kernel's log since the boot (NVIDIA, XID Errors)."""
-        lines = self.node.host.run("sh -c %s", _KERNEL_LOG).stdout.splitlines()
-        # The journal and dmesg tell the same lines.
-        said = list(dict.fromkeys(line.strip() for line in lines if line != "readable"))
+        lines = self.node.host.run("sh -c %s", gpu_xids.KERNEL_LOG).stdout.splitlines()
         if not lines:
             return self._verdict((), 0, "the kernel's log cannot be read")
-        return self._verdict(map(_xid, said))
+        faults, harmless = gpu_xids.sentences(line for line in lines if line != "readable")
+        return replace(self._verdict(faults), remarks=tuple(harmless))
 
     # -- health -------------------------------------------------------------------------------
 
     def memory(self) -> Verdict:
-        """Uncorrectable errors of the memory; pages and rows whose repair is due or failed.
+        """Uncorrectable errors of the memory; pages and rows whose repair is due or failed; the
+        infoROM that keeps the record of them.
 
         Those that were repaired long ago are a remark: a card is made to have some.
         """
-        told = [f"{gpu.label} {text}" for gpu in self.smi.gpus for text in gpu_rules.repaired(gpu)]
-        return replace(self._judge(gpu_rules.memory), remarks=tuple(told))
+        found = self._judge(gpu_rules.memory)
+        return replace(
+            found,
+            faults=found.faults + self._of_each(gpu_rules.inforom(self.smi.report.remarks)),
+            unjudged=found.unjudged + self._of_each(gpu_rules.unseen_rows),
+            remarks=self._of_each(gpu_rules.repaired),
+        )
 
     def heat(self) -> Verdict:
         """Temperatures where the clocks are slowed down, idle and under load."""
@@ -217,8 +219,8 @@ class Gpus:
         return self._judge(gpu_rules.nvlinks(self.smi.nvlinks, switched, peers))
 
     def fabric(self) -> Verdict:
-        """The NVLink fabric: whether every GPU has joined it, and whether the fabric manager runs
-        where the node has NVSwitches."""
+        """The NVLink fabric: whether every GPU has joined it and it is well, and whether the
+        fabric manager runs where the node has NVSwitches."""
         joined = self._judge(gpu_rules.fabric)
         if not self.survey.nvswitches:
             return joined
@@ -349,6 +351,11 @@ class Gpus:
         return found
 
 
+def _first(texts: Sequence[str], most: int = 2) -> str:
+    more = len(texts) - most
+    return ", ".join(texts[:most]) + (f" and {more} more" if more > 0 else "")
+
+
 def _undriven(device: Device, seen: Survey) -> str:
     if device.driver:
         return f"GPU {device} has the driver '{device.driver}' and not 'nvidia'"
@@ -360,14 +367,3 @@ def _failure(card: gpu_probe.CudaCard) -> str:
     if card.error:
         return f"fails: {card.error}"
     return f"computes wrong results: {card.wrong}" if card.wrong else ""
-
-
-def _xid(line: str) -> str:
-    found = _XID.search(line)
-    if not found:
-        return f"the kernel says '{line}'"
-    switch, address, number, rest = found.groups()
-    meaning = facts.XIDS.get(int(number), "not in the table here")
-    what = f"NVSwitch {address} had SXid" if switch else f"GPU {address} had Xid"
-    also = "" if switch else f" ({meaning})"
-    return f"{what} {number}{also}: {rest.strip() or 'nothing more is told'}"

@@ -10,25 +10,26 @@ deprecated', an element that is not there) is None, never zero. Source: nvidia-s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from xml.etree import ElementTree
 
 from pydantic import BaseModel, ConfigDict
 
+from deepops_fixtures.checks.nvidia_smi_section import Section
+
 _HEXADECIMAL = re.compile("[0-9a-f]+")
-_NUMBER = re.compile(r"\s*(-?\d+(?:\.\d+)?)")
-_YES = frozenset({"yes", "enabled", "active", "on"})
-_NO = frozenset({"no", "disabled", "not active", "off"})
-#: Words in the place of a value with which the driver says that the GPU did not answer.
-_BROKEN = re.compile(
-    r"gpu is lost|gpu requires reset|err!|unknown error|fallen off the bus", re.IGNORECASE
-)
-#: Words with which it says that there is nothing to tell, in brackets or without.
-_UNTOLD = frozenset(
-    {"", "n/a", "none", "not supported", "not available", "unknown", "insufficient permissions"}
-)
 #: How the names of the reasons for low clocks begin; r535 renamed them.
 _REASON = re.compile(r"clocks_(?:throttle|event)_reason_")
+#: What is told of the NVLink fabric's health, and the words for all being well (NVML API
+#: Reference, nvmlGpuFabricInfoV: healthMask and healthSummary).
+_FABRIC_HEALTH = (
+    "summary",
+    "bandwidth",
+    "route_recovery_in_progress",
+    "route_unhealthy",
+    "access_timeout_recovery",
+    "incorrect_configuration",
+)
+_FABRIC_WELL = frozenset({"healthy", "full", "false"})
 
 
 class _Data(BaseModel):
@@ -130,6 +131,8 @@ class Gpu(_Data):
     #: Registration with the NVLink fabric: 'Completed', 'In Progress', 'Not Started'; '' without.
     fabric_state: str
     fabric_status: str
+    #: What is not well in the fabric ('route_unhealthy: True'); told since r550, by Blackwell.
+    fabric_faults: tuple[str, ...]
 
     processes: tuple[GpuProcess, ...]
     #: Elements in which the driver says that the GPU does not answer, 'gpu_temp: GPU is lost'.
@@ -163,7 +166,7 @@ class SmiReport(_Data):
             raise ValueError(" ".join(text.split())[:400] or "it printed nothing")
         end += len("</nvidia_smi_log>")
         try:
-            top = _Section(ElementTree.fromstring(text[begin:end]))
+            top = Section(ElementTree.fromstring(text[begin:end]))
         except ElementTree.ParseError as error:
             raise ValueError(f"its XML cannot be read: {error}") from None
         around = (text[:begin] + "\n" + text[end:]).splitlines()
@@ -177,57 +180,7 @@ class SmiReport(_Data):
         )
 
 
-class _Section:
-    """An element and what is below it. A value is looked for at several paths, the first that
-    tells something counts."""
-
-    def __init__(self, element: ElementTree.Element) -> None:
-        self.element = element
-
-    def _texts(self, paths: tuple[str, ...]) -> Iterator[str]:
-        for path in paths:
-            for found in self.element.findall(path):
-                yield (found.text or "").strip()
-
-    def text(self, *paths: str) -> str:
-        """Return the first value that is one, '' when none is."""
-        return next((text for text in self._texts(paths) if _told(text)), "")
-
-    def number(self, *paths: str) -> float | None:
-        """Return the first number; its unit is cut off."""
-        found = (_NUMBER.match(text) for text in self._texts(paths))
-        return next((float(match[1]) for match in found if match), None)
-
-    def integer(self, *paths: str) -> int | None:
-        """Return the first number as a whole one."""
-        found = self.number(*paths)
-        return None if found is None else int(found)
-
-    def total(self, *paths: str) -> int | None:
-        """Return the sum of the numbers at all these paths, None when there is none."""
-        found = [int(float(match[1])) for match in map(_NUMBER.match, self._texts(paths)) if match]
-        return sum(found) if found else None
-
-    def flag(self, *paths: str) -> bool | None:
-        """Return the first value that means yes or no."""
-        words = [text.lower() for text in self._texts(paths)]
-        return next((word in _YES for word in words if word in _YES | _NO), None)
-
-    def any_flag(self, *paths: str) -> bool | None:
-        """Return whether any value means yes; None when none means yes or no."""
-        words = {text.lower() for text in self._texts(paths)} & (_YES | _NO)
-        return bool(words & _YES) if words else None
-
-    def sections(self, path: str) -> list[_Section]:
-        return [_Section(found) for found in self.element.findall(path)]
-
-
-def _told(text: str) -> bool:
-    word = text.strip("[] ").lower()
-    return word not in _UNTOLD and not ("deprecated" in word or _BROKEN.search(word))
-
-
-def _gpu(index: int, gpu: _Section) -> Gpu:
+def _gpu(index: int, gpu: Section) -> Gpu:
     values = {**_identity(gpu), **_mig(gpu), **_memory_health(gpu), **_link(gpu)}
     values |= {**_heat_and_power(gpu), **_clocks(gpu)}
     return Gpu.model_validate(
@@ -238,17 +191,14 @@ def _gpu(index: int, gpu: _Section) -> Gpu:
             "memory_used_mib": gpu.integer("fb_memory_usage/used"),
             "fabric_state": gpu.text("fabric/state"),
             "fabric_status": gpu.text("fabric/status"),
+            "fabric_faults": _fabric_faults(gpu),
             "processes": _processes(gpu),
-            "broken": tuple(
-                f"{part.tag}: {(part.text or '').strip()}"
-                for part in gpu.element.iter()
-                if _BROKEN.search(part.text or "")
-            ),
+            "broken": gpu.broken(),
         }
     )
 
 
-def _identity(gpu: _Section) -> dict[str, object]:
+def _identity(gpu: Section) -> dict[str, object]:
     # The device comes before the vendor, in one number.
     number = gpu.text("pci/pci_device_id").lower().removeprefix("0x").zfill(8)
     told = bool(_HEXADECIMAL.fullmatch(number)) and number.strip("0")
@@ -274,7 +224,7 @@ def kernel_address(text: str) -> str:
     return f"{int(domain, 16):04x}:{rest}" if rest and _HEXADECIMAL.fullmatch(domain) else text
 
 
-def _mig(gpu: _Section) -> dict[str, object]:
+def _mig(gpu: Section) -> dict[str, object]:
     return {
         "mig": gpu.flag("mig_mode/current_mig"),
         "mig_pending": gpu.flag("mig_mode/pending_mig"),
@@ -290,15 +240,19 @@ def _mig(gpu: _Section) -> dict[str, object]:
     }
 
 
-def _memory_health(gpu: _Section) -> dict[str, object]:
-    def uncorrectable(span: str) -> int | None:
-        below = f"ecc_errors/{span}"
-        old = gpu.integer(f"{below}/double_bit/total")
-        # r4xx and r5xx: SRAM and DRAM apart; since r550 SRAM's by how they were found.
-        sram = "sram_uncorrectable"
-        kinds = (sram, f"{sram}_parity", f"{sram}_secded", "dram_uncorrectable")
-        return gpu.total(*(f"{below}/{kind}" for kind in kinds)) if old is None else old
+def _uncorrectable(gpu: Section, below: str) -> int | None:
+    """Return the errors that are counted below an element."""
+    old = gpu.integer(f"{below}/double_bit/total")
+    # r4xx and r5xx: SRAM and DRAM apart; since r550 SRAM's by how they were found.
+    sram = "sram_uncorrectable"
+    kinds = (sram, f"{sram}_parity", f"{sram}_secded", "dram_uncorrectable")
+    return gpu.total(*(f"{below}/{kind}" for kind in kinds)) if old is None else old
 
+
+def _memory_health(gpu: Section) -> dict[str, object]:
+    # With MIG the slices count, and the GPU may not.
+    places = ("ecc_errors/volatile", "mig_devices/mig_device/ecc_error_count/volatile_count")
+    volatile = [_uncorrectable(gpu, place) for place in places]
     repairs = ("channel_repair_pending", "tpc_repair_pending", "unrepairable_memory")
     pages, rows = "retired_pages", "remapped_rows"
     causes = ("multiple_single_bit_retirement", "double_bit_retirement")
@@ -314,8 +268,8 @@ def _memory_health(gpu: _Section) -> dict[str, object]:
     return {
         "ecc": gpu.flag("ecc_mode/current_ecc"),
         "ecc_pending": gpu.flag("ecc_mode/pending_ecc"),
-        "ecc_uncorrectable": uncorrectable("volatile"),
-        "ecc_uncorrectable_ever": uncorrectable("aggregate"),
+        "ecc_uncorrectable": max((count for count in volatile if count is not None), default=None),
+        "ecc_uncorrectable_ever": _uncorrectable(gpu, "ecc_errors/aggregate"),
         "retired_pages": gpu.total(*(f"{pages}/{cause}/retired_count" for cause in causes)),
         "retirement_pending": gpu.any_flag(
             f"{pages}/pending_blacklist", f"{pages}/pending_retirement"
@@ -331,7 +285,7 @@ def _memory_health(gpu: _Section) -> dict[str, object]:
     }
 
 
-def _link(gpu: _Section) -> dict[str, object]:
+def _link(gpu: Section) -> dict[str, object]:
     link = "pci/pci_gpu_link_info"
     return {
         "pcie_generation": gpu.integer(f"{link}/pcie_gen/current_link_gen"),
@@ -341,7 +295,7 @@ def _link(gpu: _Section) -> dict[str, object]:
     }
 
 
-def _heat_and_power(gpu: _Section) -> dict[str, object]:
+def _heat_and_power(gpu: Section) -> dict[str, object]:
     left = gpu.number("temperature/gpu_temp_tlimit")
     slow = gpu.number("temperature/gpu_temp_slow_tlimit_threshold")
 
@@ -363,13 +317,13 @@ def _heat_and_power(gpu: _Section) -> dict[str, object]:
     }
 
 
-def _clocks(gpu: _Section) -> dict[str, object]:
+def _clocks(gpu: Section) -> dict[str, object]:
     told: dict[str, bool] = {}
     for name in ("clocks_event_reasons", "clocks_throttle_reasons"):
-        for part in (part for section in gpu.sections(name) for part in section.element):
-            word = (part.text or "").strip().lower()
-            if word in _YES | _NO:
-                told[_REASON.sub("", part.tag)] = word in _YES
+        for reason in gpu.sections(f"{name}/*"):
+            active = reason.flag(".")
+            if active is not None:
+                told[_REASON.sub("", reason.element.tag)] = active
     return {
         "sm_clock_mhz": gpu.number("clocks/sm_clock"),
         "sm_clock_max_mhz": gpu.number("max_clocks/sm_clock"),
@@ -378,7 +332,16 @@ def _clocks(gpu: _Section) -> dict[str, object]:
     }
 
 
-def _processes(gpu: _Section) -> tuple[GpuProcess, ...]:
+def _fabric_faults(gpu: Section) -> tuple[str, ...]:
+    texts = {name: gpu.text(f"fabric/health/{name}") for name in _FABRIC_HEALTH}
+    return tuple(
+        f"{name}: {text}"
+        for name, text in texts.items()
+        if text and text.lower() not in _FABRIC_WELL
+    )
+
+
+def _processes(gpu: Section) -> tuple[GpuProcess, ...]:
     return tuple(
         GpuProcess(
             pid=part.integer("pid") or 0,

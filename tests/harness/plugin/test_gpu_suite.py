@@ -29,9 +29,10 @@ def gpu_suite(run, pytester, inventory, project, monkeypatch):
     shutil.copytree(project / "tests" / "gpu", pytester.path / "gpu")
     monkeypatch.setenv("PYTHONPATH", str(project))
 
-    def suite(one: str) -> pytest.RunResult:
+    def suite(one: str, *options: str) -> pytest.RunResult:
         pytester.makeconftest(CONFTEST.format(one=one))
-        return run("gpu", "--import-mode=importlib", "--deepops-inventory", inventory, "-rs")
+        words = ("--import-mode=importlib", "--deepops-inventory", inventory, "-rs")
+        return run("gpu", *words, *options)
 
     return suite
 
@@ -69,6 +70,20 @@ def test_a_sick_gpu_fails_its_own_check_alone(gpu_suite):
             "*one: GPU 0 (0000:07:00.0, *) has remapped 3 row(s) of its memory in its life",
         ]
     )
+
+
+def test_what_is_worth_knowing_of_a_gpu_can_be_made_a_failure(gpu_suite):
+    worn = "healthy(Card(rows='3'))"
+    assert "failed" not in gpu_suite(worn).parseoutcomes()
+    strict = gpu_suite(worn, "-W", "error::deepops_fixtures.checks.VerdictWarning")
+    assert strict.parseoutcomes()["failed"] == 1
+    strict.stdout.fnmatch_lines(["*VerdictWarning: one: GPU 0 (*) has remapped 3 row(s) of its*"])
+
+
+def test_a_gpu_that_is_sick_and_worn_says_so_under_strict_warnings(gpu_suite):
+    sick = "healthy(Card(remap_failure='Yes', rows='3'))"
+    result = gpu_suite(sick, "-W", "error::deepops_fixtures.checks.VerdictWarning")
+    result.stdout.fnmatch_lines(["*could not remap a bad row*"])
 
 
 def test_without_a_gpu_on_the_host_no_cluster_is_made_for_the_checks_of_gpus(

@@ -25,6 +25,8 @@ class Card:
     virtualization: str = "None"
     mig: tuple[str, str] = ("N/A", "N/A")
     slices: int = 0
+    #: Uncorrectable errors in the SRAM of each slice.
+    sliced_errors: str = "0"
     ecc: str = "Enabled"
     uncorrectable: str = "0"
     retired: str = "0"
@@ -41,6 +43,9 @@ class Card:
     limit: str = "300.00 W"
     active: tuple[str, ...] = ("gpu_idle",)
     fabric: tuple[str, str] = ("N/A", "N/A")
+    #: What the driver says of the fabric's health: element → text.
+    fabric_health: dict[str, str] = field(default_factory=dict)
+    addressing: str = "None"
     recovery: str = "None"
     #: What came before the recovery: 'reset_required', 'drain_and_reset_recommended'.
     reset: str = ""
@@ -77,6 +82,7 @@ def _gpu(card: Card, dtd: int) -> str:
         tag("product_name", escape(card.name)),
         tag("display_mode", gone if dtd > 12 else "Disabled"),
         tag("persistence_mode", card.persistence),
+        tag("addressing_mode", card.addressing) if dtd > 11 else "",
         _mig(card) if dtd > 10 else "",
         tag("uuid", card.uuid),
         tag("gpu_virtualization_mode", tag("virtualization_mode", card.virtualization)),
@@ -94,7 +100,7 @@ def _gpu(card: Card, dtd: int) -> str:
         _power(card, dtd),
         tag("clocks", tag("sm_clock", "1290 MHz"), tag("mem_clock", "877 MHz")),
         tag("max_clocks", tag("sm_clock", "1530 MHz")),
-        tag("fabric", tag("state", card.fabric[0]), tag("status", card.fabric[1])),
+        _fabric(card),
         tag("processes", *(_process(*process) for process in card.processes)),
     ]
     return f'<gpu id="{address}">' + "\n".join(inner) + "</gpu>\n"
@@ -102,17 +108,24 @@ def _gpu(card: Card, dtd: int) -> str:
 
 def _mig(card: Card) -> str:
     mode = tag("mig_mode", tag("current_mig", card.mig[0]), tag("pending_mig", card.mig[1]))
+    sram = tag("sram_uncorrectable", card.sliced_errors)
     devices = [
         tag(
             "mig_device",
             tag("index", number),
             tag("gpu_instance_id", number + 1),
             tag("compute_instance_id", 0),
+            tag("ecc_error_count", tag("volatile_count", sram)),
             tag("fb_memory_usage", tag("total", "4864 MiB")),
         )
         for number in range(card.slices)
     ]
     return mode + tag("mig_devices", *devices or ["\n\t\t\tNone\n\t\t"])
+
+
+def _fabric(card: Card) -> str:
+    health = tag("health", *(tag(name, text) for name, text in card.fabric_health.items()))
+    return tag("fabric", tag("state", card.fabric[0]), tag("status", card.fabric[1]), health)
 
 
 def _link(card: Card, dtd: int) -> str:
@@ -149,7 +162,8 @@ def _errors(card: Card, dtd: int) -> str:
         spans = [tag(span, tag("single_bit", tag("total", "7")), bits) for span in _SPANS]
     else:
         kinds = ("parity", "secded") if dtd > 12 else ("",)
-        sram = [tag(f"sram_uncorrectable{'_' * bool(kind)}{kind}", "0") for kind in kinds]
+        none = "N/A" if card.uncorrectable == "N/A" and card.slices else "0"
+        sram = [tag(f"sram_uncorrectable{'_' * bool(kind)}{kind}", none) for kind in kinds]
         dram = tag("dram_correctable", "7") + tag("dram_uncorrectable", card.uncorrectable)
         limit = tag("sram_threshold_exceeded", card.sram_threshold) if dtd > 12 else ""
         spans = [tag(span, *sram, dram, limit * (span == "aggregate")) for span in _SPANS]
@@ -175,6 +189,8 @@ def _repairs(card: Card, dtd: int) -> str:
     retired = tag("retired_pages", *causes, *old, tag("pending_retirement", pending))
     if dtd < 11:
         return retired
+    if card.rows == "N/A":
+        return retired + tag("remapped_rows", "N/A")
     rows = [
         tag("remapped_row_corr", "0"),
         tag("remapped_row_unc", card.rows),

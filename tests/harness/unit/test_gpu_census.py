@@ -45,7 +45,9 @@ def kube(name: str = "gpu01", labels: dict | None = None, **resources: str) -> d
         ("gpu:tesla:8(S:0-1)", 8),
         ("gpu:a100:6(S:0-1),gpu:1g.5gb:7(S:0)", 13),
         ("gpu:nvidia_a100_1g.5gb:7,mps:400,shard:16", 7),
-        ("craynetwork:4", 0),
+        ("gpu:h100-47:2,gpu:h100-96:4", 6),
+        ("gpu:a100:no_consume:4(S:0,2)", 4),
+        ("craynetwork:4,vgpu:2", 0),
     ],
 )
 def test_a_gres_names_so_many_gpus(gres, count):

@@ -16,6 +16,9 @@ from tests.harness.unit.gpu_hosts import (
 )
 from tests.harness.unit.smi_documents import Card, document
 
+UNWELL = A100.but(
+    fabric=("Completed", "Success"), fabric_health={"bandwidth": "Full", "route_unhealthy": "True"}
+)
 CHECKS = (
     "driver", "lost", "xids", "memory", "heat", "power", "clocks", "link", "persistence", "mig",
     "nvlinks", "fabric", "topology", "kernel", "bandwidth", "leftovers",
@@ -132,6 +135,9 @@ def test_a_gpu_that_tells_nothing_but_errors_is_red():
     for said in ("GPU is lost", "[GPU requires reset]", "ERR!", "[Unknown Error]"):
         (fault,) = Gpus(healthy(Card(temperature=said))).lost().faults
         assert fault == f"{LABEL} does not answer (gpu_temp: {said})"
+    gone = Card(temperature="GPU is lost", draw="GPU is lost", fabric=("GPU is lost",) * 2)
+    (fault,) = Gpus(healthy(gone)).lost().faults
+    assert fault.endswith("(gpu_temp: GPU is lost, power_draw: GPU is lost and 2 more)")
 
 
 def test_an_xid_is_told_once_with_its_meaning():
@@ -141,6 +147,50 @@ def test_an_xid_is_told_once_with_its_meaning():
     assert Gpus(healthy(log=Reply(line + switch + line + "readable\n"))).xids().faults == (
         f"GPU 0000:07:00 had Xid 79 {meaning}: pid=1234, GPU has fallen off the bus.",
         "NVSwitch 0000:c1:00.0 had SXid 12028: Non-fatal, Link 33 egress",
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("NVRM: Xid (0000:07:00): 62, 1a2b(3c4d) 00000000 00000000",
+         "GPU 0000:07:00 had Xid 62 (the GPU's own controller halted): 1a2b(3c4d) 0"),
+        ("NVRM: Xid (PCI:0000:07:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off",
+         "GPU 0000:07:00 had Xid 79 (the GPU has fallen off the bus): pid='<unknown>', name="),
+        ("NVRM: Xid (PCI:0000:07:00 GPU-I:05): 94, pid=7, Contained: CE User Channel (0x9).",
+         "GPU 0000:07:00 GPU-I:05 had Xid 94 (memory error that hit one program): pid=7"),
+        ("NVRM: Xid (PCI:0000:07:00 GPU-I:01 GPU-CI:02): 13, pid=7, Graphics Exception",
+         "GPU 0000:07:00 GPU-I:01 GPU-CI:02 had Xid 13 (exception in a program's kernel"),
+        ("NVRM: Xid (PCI:0019:01:00): 149, NETIR_LINK_EVT  Fatal   XC0 i0 Link 08 (0x0045 0x0)",
+         "GPU 0019:01:00 had Xid 149 (NVLink error): NETIR_LINK_EVT  Fatal"),
+        ("NVRM: Xid (PCI:0000:07:00): 79, ",
+         "GPU 0000:07:00 had Xid 79 (the GPU has fallen off the bus): nothing more is told"),
+        ("NVRM: fallen off the bus and is not responding to commands.",
+         "the kernel says 'NVRM: fallen off the bus and is not responding to commands.'"),
+    ],
+)  # fmt: skip
+def test_an_xid_is_read_in_every_form_of_the_driver(line, said):
+    (fault,) = Gpus(healthy(log=Reply(f"{line}\nreadable\n"))).xids().faults
+    assert fault.startswith(said)
+
+
+def test_an_error_that_fills_the_log_is_one_sentence():
+    line = "NVRM: Xid (PCI:0000:{}:00): 13, pid=7, Graphics SM Warp Exception on (GPC {}, TPC 0)\n"
+    log = "".join(line.format(bus, gpc) for bus in ("07", "08") for gpc in range(300))
+    faults = Gpus(healthy(log=Reply(log + "readable\n"))).xids().faults
+    assert len(faults) == 2
+    assert faults[0].endswith("on (GPC 0, TPC 0) (and 299 more lines of it)")
+
+
+def test_an_sxid_that_healthy_switches_tell_is_a_remark():
+    line = "nvidia-nvswitch0: SXid (PCI:0000:c1:00.0): {}, Non-fatal, Link 57 Minion Link\n"
+    log = line.format(22013) + line.format(20009) + "readable\n"
+    verdict = Gpus(healthy(log=Reply(log))).xids()
+    assert verdict.faults == (
+        "NVSwitch 0000:c1:00.0 had SXid 20009: Non-fatal, Link 57 Minion Link",
+    )
+    assert verdict.remarks == (
+        "NVSwitch 0000:c1:00.0 had SXid 22013: Non-fatal, Link 57 Minion Link",
     )
 
 
@@ -158,7 +208,7 @@ def test_a_log_that_cannot_be_read_is_not_a_log_without_xid():
         ("memory", Card(uncorrectable="2"), 9, "had 2 memory error(s) that ECC could not"),
         ("memory", Card(uncorrectable="2"), 13, "had 2 memory error(s) that ECC could not"),
         ("memory", Card(retirement_pending="Yes"), 10, "has bad pages that are retired at its"),
-        ("memory", Card(retired="64"), 11, "has retired 64 pages and can retire no more"),
+        ("memory", Card(retired="63"), 11, "has retired 63 pages; NVIDIA's diagnostics fail"),
         ("memory", Card(remap_pending="Yes"), 12, "has bad rows that are remapped at its next"),
         ("memory", Card(remap_failure="Yes"), 12, "could not remap a bad row"),
         ("memory", Card(no_spares="2"), 12, "has 2 bank(s) of memory with no spare row left"),
@@ -186,6 +236,7 @@ def test_a_log_that_cannot_be_read_is_not_a_log_without_xid():
         ("mig", A100.but(mig=("Enabled", "Enabled")), 12, "has MIG on and no MIG device"),
         ("fabric", A100.but(fabric=("In Progress", "N/A")), 12, "NVLink fabric: 'In Progress'"),
         ("fabric", A100.but(fabric=("Completed", "Failure")), 12, "'Completed Failure'"),
+        ("fabric", UNWELL, 13, "is in an NVLink fabric that is not well (route_unhealthy: True)"),
     ],
 )
 def test_a_sick_gpu_is_named_with_its_cause(check, card, dtd, cause):
@@ -209,6 +260,25 @@ def test_memory_that_was_repaired_is_a_remark_and_no_fault(card, dtd, said):
     assert (verdict.judged, verdict.faults) == (1, ())
     assert verdict.remarks == (f"{LABEL} {said}",)
     assert Gpus(healthy()).memory().remarks == ()
+
+
+@pytest.mark.parametrize("bus", ["0000:08:00.0", "00000000:08:00.0"])
+def test_a_corrupted_inforom_is_red_for_its_gpu_alone(bus):
+    said = f"WARNING: infoROM is corrupted at gpu {bus}\n"
+    (fault,) = Gpus(healthy(*TWO, report=Reply(document(*TWO) + said))).memory().faults
+    assert fault == (
+        "GPU 1 (0000:08:00.0, Tesla V100-SXM2-16GB) has a corrupted infoROM, where the record of "
+        "its bad memory is kept"
+    )
+    assert Gpus(healthy(*TWO, report=Reply(document(*TWO), stderr=said))).memory().faults
+
+
+def test_rows_that_are_not_told_while_mig_is_on_are_said_to_be_unjudged():
+    sliced = A100.but(mig=("Enabled", "Enabled"), slices=2, uncorrectable="N/A", rows="N/A")
+    verdict = Gpus(healthy(sliced, report=Reply(document(sliced, dtd=12)))).memory()
+    assert (verdict.judged, verdict.faults) == (1, ())
+    (said,) = verdict.unjudged
+    assert said.endswith("does not tell of its remapped rows while MIG is on")
 
 
 def test_heat_that_comes_with_load_is_seen():

@@ -84,6 +84,14 @@ def test_mig_devices_are_read():
     assert only(Card(), 12).mig is None
 
 
+def test_with_mig_the_errors_are_those_of_the_slices():
+    sliced = Card(mig=("Enabled", "Enabled"), slices=2, uncorrectable="N/A")
+    assert only(sliced, 12).ecc_uncorrectable == 0
+    assert only(sliced.but(sliced_errors="3"), 12).ecc_uncorrectable == 6
+    assert only(sliced.but(sliced_errors="3", uncorrectable="7"), 12).ecc_uncorrectable == 7
+    assert only(sliced.but(sliced_errors="N/A"), 12).ecc_uncorrectable is None
+
+
 def test_a_process_computes_when_it_does_not_draw():
     kinds = ("C", "G", "C+G", "M+C")
     gpu = only(Card(processes=tuple((n, kind, "a<b") for n, kind in enumerate(kinds, 10))), 12)
@@ -95,6 +103,27 @@ def test_a_process_computes_when_it_does_not_draw():
 def test_a_gpu_that_does_not_answer_is_noted_with_the_element():
     gpu = only(Card(temperature="GPU is lost", draw="ERR!"), 12)
     assert gpu.broken == ("gpu_temp: GPU is lost", "power_draw: ERR!")
+
+
+def test_an_addressing_mode_that_the_driver_does_not_know_is_no_error_of_the_gpu():
+    assert only(Card(addressing="Unknown Error"), 12).broken == ()
+
+
+def test_what_the_fabrics_health_complains_of_is_noted():
+    well = {
+        "summary": "Healthy", "bandwidth": "Full", "route_recovery_in_progress": "False",
+        "route_unhealthy": "False", "access_timeout_recovery": "N/A",
+        "incorrect_configuration": "None", "partition_assigned": "N/A",
+    }  # fmt: skip
+    assert only(Card(fabric_health=well), 13).fabric_faults == ()
+    assert only(Card(fabric_health=dict.fromkeys(well, "N/A")), 13).fabric_faults == ()
+    sick = {
+        "summary": "Unhealthy", "bandwidth": "Degraded", "route_recovery_in_progress": "True",
+        "route_unhealthy": "True", "access_timeout_recovery": "True",
+        "incorrect_configuration": "Incorrect SystemGuid",
+    }  # fmt: skip
+    told = only(Card(fabric_health=sick), 13).fabric_faults
+    assert told == tuple(f"{name}: {text}" for name, text in sick.items())
 
 
 def test_what_stands_around_the_document_is_kept():
