@@ -15,7 +15,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from deepops_fixtures.passthrough.holder import Holder
 from deepops_fixtures.passthrough.host_use import HostUse
-from deepops_fixtures.passthrough.pci import VFIO, Bdf, Host, PciDevice, device_id
+from deepops_fixtures.passthrough.pci import IOMMU_GROUPS, VFIO, Bdf, Host, PciDevice, device_id
+from deepops_fixtures.passthrough.platform_facts import foreign
 
 
 class Candidate(BaseModel):
@@ -166,6 +167,10 @@ class Rules:
     def _use(self) -> HostUse:
         return HostUse(self.host)
 
+    @cached_property
+    def _foreign(self) -> str:
+        return foreign(self.host)
+
     def lease(self, unit: Unit) -> Holder | None:
         """Return who holds any group of this unit."""
         return next((self.holders[it] for it in unit.groups if it in self.holders), None)
@@ -183,15 +188,15 @@ class Rules:
         return next(self._busy(unit), "")
 
     def _unsafe(self, unit: Unit) -> Iterator[str]:
+        if self._foreign:
+            yield f"{self._foreign}."
         for item in unit.devices:
             if item.is_board:
                 yield f"'{item.bdf}' is a part of this host's board ({item.class_name})."
             if item.boot_vga:
                 yield f"'{item.bdf}' is the boot display of this host."
             if item.iommu_group is None:
-                off = "the IOMMU is off, in the BIOS or on the kernel's command line"
-                why = off if not self.host.groups else "other devices of this host are in one"
-                yield f"'{item.bdf}' is in no IOMMU group: {why}."
+                yield f"'{item.bdf}' is in no IOMMU group: {self._without_group()}."
         members = (*unit.devices, *unit.foreign)
         for item in members:
             for what in self._use.needs(item):
@@ -205,6 +210,12 @@ class Rules:
         yield from self._virtual_functions(unit)
         if any(map(self._use.may_hold_root, unit.devices)):
             yield "The disk that '/' is on cannot be told, so no storage controller is given away."
+
+    def _without_group(self) -> str:
+        if self.host.groups:
+            return "other devices of this host are in one"
+        off = "the IOMMU is off, in the BIOS or on the kernel's command line"
+        return self.host.lacks(IOMMU_GROUPS) or off
 
     def _virtual_functions(self, unit: Unit) -> Iterator[str]:
         for item in unit.devices:

@@ -183,3 +183,13 @@ def nonzero_domain(tree: HostTree) -> HostTree:
     gpu(tree, "0000:08:00.0", group=20)
     gpu(tree, "0001:08:00.0", group=21)
     return tree
+
+
+def grace_hopper(tree: HostTree) -> HostTree:
+    """An Arm server whose IOMMU (an SMMU, described by the table IORT) is on, with a GPU."""
+    lines = "Features\t: fp asimd\nCPU implementer\t: 0x41\nCPU architecture: 8\n"
+    tree.file("/proc/cpuinfo", "".join(f"processor\t: {item}\n{lines}\n" for item in range(72)))
+    tree.os_release("ubuntu", "debian", "22.04").dmi("GH200").cmdline("iommu.passthrough=1")
+    tree.acpi_table("IORT").file("/proc/interrupts", " 9:  0  GICv3  25 Level  vgic\n")
+    gpu(tree, "0009:01:00.0", device_id="10de:2342", group=15, driver="nvidia")
+    return tree
