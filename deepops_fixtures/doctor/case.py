@@ -221,8 +221,12 @@ class Case:
             return tuple(
                 unit for unit in found if any(it.id == self.asked.device for it in unit.wanted)
             )
-        # The screen of this host stays what it is.
-        spare = [unit for unit in found if not any(it.boot_vga for it in unit.devices)]
+        # The screen of this host stays what it is; virtual functions are given when named.
+        spare = [
+            unit
+            for unit in found
+            if not unit.is_virtual and not any(it.boot_vga for it in unit.devices)
+        ]
         if self.asked:
             spare = [unit for unit in spare if any(gpu.vendor == NVIDIA for gpu in unit.gpus)]
         return tuple(spare)

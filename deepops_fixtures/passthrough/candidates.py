@@ -15,8 +15,19 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from deepops_fixtures.passthrough.holder import Holder
 from deepops_fixtures.passthrough.host_use import HostUse
-from deepops_fixtures.passthrough.pci import IOMMU_GROUPS, VFIO, Bdf, Host, PciDevice, device_id
+from deepops_fixtures.passthrough.pci import (
+    IOMMU_GROUPS,
+    NVIDIA,
+    VFIO,
+    Bdf,
+    Host,
+    PciDevice,
+    device_id,
+)
 from deepops_fixtures.passthrough.platform_facts import foreign
+
+#: How many of many a message names.
+_SHOWN = 4
 
 
 class Candidate(BaseModel):
@@ -222,9 +233,15 @@ class Rules:
             if item.virtfns:
                 yield (
                     f"'{item.bdf}' has virtual functions, which would vanish with it: "
-                    f"{', '.join(map(str, item.virtfns))}."
+                    f"{_first(item.virtfns)}."
                 )
-            if item.physfn:
+            if item.physfn and item.vendor == NVIDIA:
+                # NVIDIA's vGPU guide: they are for its vGPU manager, not for plain vfio-pci.
+                yield (
+                    f"The virtual functions of '{item.physfn}' are for vGPUs of NVIDIA's own "
+                    "driver on this host, and no GPUs without it."
+                )
+            elif item.physfn:
                 physical = self.host.devices.get(item.physfn)
                 if not physical or physical.driver in ("", VFIO):
                     yield (
@@ -243,6 +260,9 @@ class Rules:
                 yield f"'{item.bdf}' is in the virtual machine '{self.guests[item.bdf]}'."
             for interface in self._use.traffic.get(item.bdf, ()):
                 yield f"'{item.bdf}' carries traffic of this host ('{interface}')."
+            vgpus = self._use.mediated(item)
+            if vgpus:
+                yield f"'{item.bdf}' is divided into vGPUs: {_first(vgpus)}."
             processes = self._use.processes(item)
             if processes:
                 yield f"'{item.bdf}' is in use on this host by {', '.join(map(str, processes))}."
@@ -252,6 +272,12 @@ def _holds(unit: Unit, device: PciDevice, what: str) -> str:
     if device in unit.wanted:
         return f"'{device.bdf}' is {what}."
     return f"IOMMU group {_numbers(unit.groups)} of '{unit}' holds {what}, '{device.bdf}'."
+
+
+def _first(items: Sequence[object]) -> str:
+    """Return a list of which only the beginning is shown; an A100 has 16 virtual functions."""
+    shown = ", ".join(map(str, items[:_SHOWN]))
+    return shown if len(items) <= _SHOWN else f"{shown} and {len(items) - _SHOWN} more"
 
 
 def _numbers(groups: Iterable[int]) -> str:
