@@ -13,6 +13,7 @@ import click
 from deepops_fixtures.cluster.ledger import Ledger, LedgerBook
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.live import Live, colours_wanted
+from deepops_fixtures.passthrough.pci import Host
 from deepops_fixtures.settings import Settings, several
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -36,6 +37,37 @@ def setting(name: str, short: str | None = None) -> Callable[[_F], _F]:
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="print JSON for a script to read"
 )
+
+
+_TOP = "give --root the top folder of a host's files: sys, proc, etc, dev"
+
+
+def root_option(what: str) -> Callable[[_F], _F]:
+    """Return the option --root, with what is done to the host below that folder."""
+    return click.option(
+        "--root",
+        type=click.Path(path_type=Path),
+        default=Path("/"),
+        metavar="DIR",
+        help=f"{what} [default: this host]",
+    )
+
+
+def host_below(root: Path) -> Host:
+    """Return the host whose files are in this folder. Raises UsageProblem."""
+    if not root.is_dir():
+        raise UsageProblem(f"Folder '{root}' not found.", hint=_TOP)
+    return Host(root)
+
+
+def saved_host(root: Path) -> Host:
+    """Return the host that is read in this folder. Raises UsageProblem for what is none."""
+    host = host_below(root)
+    if not any((root / name).is_dir() for name in ("sys", "proc")):
+        raise UsageProblem(
+            f"'{root}' is not a host's files: there is neither 'sys' nor 'proc' in it.", hint=_TOP
+        )
+    return host
 
 
 @contextmanager

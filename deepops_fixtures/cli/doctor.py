@@ -9,13 +9,12 @@ from typing import Any
 
 import click
 
-from deepops_fixtures.cli.common import json_option, setting
+from deepops_fixtures.cli.common import json_option, root_option, saved_host, setting
 from deepops_fixtures.cluster import topology
 from deepops_fixtures.cluster.gpus import requested
 from deepops_fixtures.doctor import run
 from deepops_fixtures.doctor.case import Case
 from deepops_fixtures.doctor.model import Check, Report
-from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.passthrough.pci import Host
 from deepops_fixtures.settings import Settings
 
@@ -27,14 +26,7 @@ _WIDTH = max(len(question.name) for question in run.QUESTIONS)
 @setting("cluster")
 @setting("box")
 @setting("gpu")
-@click.option(
-    "--root",
-    type=click.Path(path_type=Path),
-    default=Path("/"),
-    metavar="DIR",
-    help="look at the files of another host, saved below DIR: sys, proc, etc, dev "
-    "[default: this host]",
-)
+@root_option("look at the files of another host, saved below DIR: sys, proc, etc, dev")
 @json_option
 def doctor(root: Path, as_json: bool, **options: Any) -> None:
     """Say whether this host is ready for a cluster, and what mends it where it is not.
@@ -53,9 +45,10 @@ def doctor(root: Path, as_json: bool, **options: Any) -> None:
     host from being ready. What mends passthrough: deepops-virtual gpu prepare.
     """
     settings = Settings.load(options)
-    case = Case(
-        _host(root), settings, topology.load(settings.cluster, settings.box), requested(settings)
-    )
+    asked = requested(settings)
+    host = saved_host(root)
+    _read(host, needed=bool(asked))
+    case = Case(host, settings, topology.load(settings.cluster, settings.box), asked)
     checks = []
     for check in run.examine(case):
         checks.append(check)
@@ -70,22 +63,11 @@ def doctor(root: Path, as_json: bool, **options: Any) -> None:
         sys.exit(1)
 
 
-def _host(root: Path) -> Host:
-    """Return the host whose files these are. Raises UsageProblem."""
-    if not root.is_dir():
-        raise UsageProblem(
-            f"Folder '{root}' not found.",
-            hint="give --root the top folder of a host's files: sys, proc, etc, dev",
-        )
-    if not any((root / name).is_dir() for name in ("sys", "proc")):
-        raise UsageProblem(
-            f"'{root}' is not a host's files: there is neither 'sys' nor 'proc' in it.",
-            hint="give --root the top folder of a host's files: sys, proc, etc, dev",
-        )
-    host = Host(root)
-    # What is malformed is refused now, before anything is said.
-    _ = host.devices if (root / "sys").is_dir() else None
-    return host
+def _read(host: Host, *, needed: bool) -> None:
+    """Read the devices, so that malformed files are refused before anything is said, and missing
+    ones where the question is about GPUs. Raises UsageProblem."""
+    if needed or host.has_devices:
+        _ = host.devices
 
 
 def _line(check: Check) -> str:
@@ -95,6 +77,7 @@ def _line(check: Check) -> str:
 
 def _conclude(report: Report, case: Case) -> None:
     """Tell what mends the failing checks and the warnings, then the conclusion in a sentence."""
+    here = case.host.is_this_host
     for title, status in (("To mend:", "fail"), ("Not in the way, and may be mended:", "warn")):
         fixes: dict[str, list[str]] = {}
         for check in report.checks:
@@ -103,8 +86,9 @@ def _conclude(report: Report, case: Case) -> None:
         if fixes:
             click.echo(f"\n{click.style(title, bold=True)}")
         for fix, names in fixes.items():
-            click.echo(f"  {', '.join(names)}:\n    {fix}")
-    here = case.host.is_this_host
+            # What root types changes a host, and a saved tree is none.
+            there = "on that host: " if fix.startswith("sudo ") and not here else ""
+            click.echo(f"  {', '.join(names)}:\n    {there}{fix}")
     this = "This host" if here else f"The host in '{case.host.root}'"
     count = len(report.failed)
     if count:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from deepops_fixtures.cli.common import json_option
+from deepops_fixtures.cli.common import json_option, root_option, saved_host
 from deepops_fixtures.cluster import gpus
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.passthrough.binding import Binder
@@ -62,12 +62,7 @@ def _rules(host: Host, *, away: bool = True) -> tuple[Rules, bool]:
 
 @gpu.command("list")
 @_device_option
-@click.option(
-    "--root",
-    type=click.Path(path_type=Path),
-    default=Path("/"),
-    help="read another tree (sys, proc, dev of a saved host) in place of this host",
-)
+@root_option("read the files of another host, saved below DIR: sys, proc, dev")
 @json_option
 def list_devices(extra_ids: Sequence[str], root: Path, as_json: bool) -> None:
     """Show every device that could be handed through, who holds it, and why others are refused.
@@ -80,10 +75,10 @@ def list_devices(extra_ids: Sequence[str], root: Path, as_json: bool) -> None:
 
     As root the programs of other users that have a GPU open are seen, too.
     """
-    host = Host(root)
+    host = saved_host(root)
     for wanted in map(device_id, extra_ids):
         if not host.with_id(wanted):
-            raise UsageProblem(f"This host has no device '{wanted}'.", hint="lspci -nn")
+            raise UsageProblem(f"This host has no device '{wanted}'.", hint=_lspci(host))
     rules, asked = _rules(host)
     found = candidates(host, rules.holders, extra_ids=extra_ids, guests=rules.guests)
     if as_json:
@@ -91,7 +86,7 @@ def list_devices(extra_ids: Sequence[str], root: Path, as_json: bool) -> None:
     elif not found:
         click.echo("This host has no GPU and no NVSwitch. Others: --device VENDOR:DEVICE")
     else:
-        _show(found)
+        _show(found, host)
     if host.is_this_host and not asked:
         warning = click.style("warning", fg="yellow")
         click.echo(
@@ -101,7 +96,11 @@ def list_devices(extra_ids: Sequence[str], root: Path, as_json: bool) -> None:
         )
 
 
-def _show(found: Sequence[Candidate]) -> None:
+def _lspci(host: Host) -> str:
+    return "lspci -nn" if host.is_this_host else "on that host: lspci -nn"
+
+
+def _show(found: Sequence[Candidate], host: Host) -> None:
     table = Table("device", "id", "name", "driver", "group", "state")
     for item in found:
         group = "none" if item.iommu_group is None else str(item.iommu_group)
@@ -112,7 +111,7 @@ def _show(found: Sequence[Candidate]) -> None:
     for text in dict.fromkeys(_told(item) for item in found if item.reason):
         click.echo(text)
     if all(item.iommu_group is None for item in found):
-        click.echo("Next: deepops-virtual doctor --gpu auto")
+        click.echo(f"Next: {host.reading('doctor --gpu auto')}")
 
 
 def _state(item: Candidate) -> tuple[str, str]:

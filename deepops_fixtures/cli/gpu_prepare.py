@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from deepops_fixtures.cli.common import json_option
+from deepops_fixtures.cli.common import host_below, json_option, root_option
 from deepops_fixtures.errors import DeepopsError, UsageProblem
 from deepops_fixtures.live import colours_wanted
 from deepops_fixtures.passthrough import prepared
@@ -48,12 +48,7 @@ _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
     "[default: yes]",
 )
 @click.option("--force", is_flag=True, help="with --undo: also files changed by others since")
-@click.option(
-    "--root",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    default=Path("/"),
-    help="prepare the system in this folder (a mounted image); its commands are only told",
-)
+@root_option("prepare the system in this folder (a mounted image); its commands are only told")
 @json_option
 def prepare(
     devices: tuple[str, ...],
@@ -81,8 +76,8 @@ def prepare(
     Stopped half-way, the same command goes on. In JSON 'changed' says whether this call changed
     anything; 'files' and 'commands' are what it did, or would do.
     """
-    _check(devices, apply_, undo, force)
-    host = Host(root)
+    host = host_below(root)
+    _check(host, devices, apply_, undo, force)
     runner = _run if host.is_this_host else None
     if undo:
         outcome = prepared.undo(host, run=runner, say=_say, force=force)
@@ -100,21 +95,22 @@ def prepare(
         click.echo(line)
 
 
-def _check(devices: tuple[str, ...], apply_: bool, undo: bool, force: bool) -> None:
+def _check(host: Host, devices: tuple[str, ...], apply_: bool, undo: bool, force: bool) -> None:
     """Raise UsageProblem for words that do not go together."""
     if apply_ and undo:
         raise UsageProblem("--apply and --undo are opposites.", hint="give one of them")
     if undo and devices:
         raise UsageProblem(
             "--undo takes back the whole preparation, not single devices.",
-            hint="deepops-virtual gpu prepare --undo",
+            hint=host.reading("gpu prepare --undo"),
         )
     if force and not undo:
         raise UsageProblem("--force is for --undo only.", hint="leave it out")
     if not undo and not devices:
         raise UsageProblem(
             "No device was named.",
-            hint="deepops-virtual gpu prepare --device 10de:1db1 (IDs: deepops-virtual gpu list)",
+            hint=f"{host.reading('gpu prepare --device 10de:1db1')} "
+            f"(IDs: {host.reading('gpu list')})",
         )
 
 

@@ -99,8 +99,9 @@ def _menus(case: Case, settings: list[Setting]) -> str:
     if "hypervisor" in case.cpu_flags:
         wanted = "; ".join(_BENEATH[name] for name in settings)
         return f"on the host beneath this virtual machine: {wanted}"
-    names = _NAMES[case.vendor or "intel"]
-    return f"enable in the BIOS, then restart: {', '.join(names[name] for name in settings)}"
+    makers = [case.vendor] if case.vendor else list(_NAMES)
+    names = (" or ".join(_NAMES[maker][name] for maker in makers) for name in settings)
+    return f"enable in the BIOS, then restart: {', '.join(names)}"
 
 
 def _line(known: Menus, setting: Setting) -> str:

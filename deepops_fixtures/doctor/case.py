@@ -22,7 +22,7 @@ from deepops_fixtures.passthrough import modprobe, platform_facts, preparation
 from deepops_fixtures.passthrough.candidates import Unit, units
 from deepops_fixtures.passthrough.holder import Holder
 from deepops_fixtures.passthrough.kernel_line import cmdline_parameters
-from deepops_fixtures.passthrough.pci import NVIDIA, Bdf, Host, PciDevice
+from deepops_fixtures.passthrough.pci import IOMMU_GROUPS, NVIDIA, Bdf, Host, PciDevice
 from deepops_fixtures.passthrough.selection import Placement, Request, choose
 from deepops_fixtures.settings import Settings
 
@@ -60,6 +60,11 @@ class Case:
         with suppress(UsageProblem):
             return platform_facts.cpu_maker(self.host)
         return ""
+
+    @cached_property
+    def foreign(self) -> str:
+        """Why no GPU can be a guest's, since the processors are of another kind; '' for x86."""
+        return platform_facts.foreign(self.host)
 
     def _cpuinfo(self, name: str) -> list[str]:
         pattern = re.compile(rf"^{name}\s*:\s*(.*)$", re.MULTILINE)
@@ -113,6 +118,11 @@ class Case:
         """Whether the kernel has put devices into IOMMU groups."""
         return bool(self.host.groups)
 
+    @property
+    def groups_missing(self) -> str:
+        """That a saved tree has no groups' files, so that they are not known; '' when they are."""
+        return "" if self.iommu_on else self.host.lacks(IOMMU_GROUPS)
+
     @cached_property
     def unsafe_interrupts(self) -> bool:
         """Whether vfio was told to do without interrupt remapping."""
@@ -131,6 +141,11 @@ class Case:
     def has_module(self, name: str) -> bool:
         """Return whether a module is in the running kernel, loaded or built in."""
         return name in self._built_in or self.host.path(f"/sys/module/{name}").is_dir()
+
+    @property
+    def module_lists_missing(self) -> str:
+        """That a saved tree has no lists of modules; '' when it has one."""
+        return self.host.lacks(_MODULE_LISTS[0], _MODULE_FOLDERS[0])
 
     @cached_property
     def modules_at_boot(self) -> frozenset[str]:
@@ -206,8 +221,12 @@ class Case:
             return tuple(
                 unit for unit in found if any(it.id == self.asked.device for it in unit.wanted)
             )
-        # The screen of this host stays what it is.
-        spare = [unit for unit in found if not any(it.boot_vga for it in unit.devices)]
+        # The screen of this host stays what it is; virtual functions are given when named.
+        spare = [
+            unit
+            for unit in found
+            if not unit.is_virtual and not any(it.boot_vga for it in unit.devices)
+        ]
         if self.asked:
             spare = [unit for unit in spare if any(gpu.vendor == NVIDIA for gpu in unit.gpus)]
         return tuple(spare)

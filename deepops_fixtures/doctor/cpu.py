@@ -10,12 +10,15 @@ from deepops_fixtures.cluster.accelerator import choose_accelerator
 from deepops_fixtures.doctor import bios
 from deepops_fixtures.doctor.case import Case
 from deepops_fixtures.doctor.model import Question, Verdict, fail, ok, skip, warn
+from deepops_fixtures.passthrough.platform_facts import X86_HOST
 
 _SLOW = "virtual machines are emulated, which is many times slower"
 
 
 def flags(case: Case) -> Verdict:
     """Look for the processor's virtualization: vmx (Intel VT-x) or svm (AMD-V)."""
+    if case.foreign:
+        return _foreign(case)
     if not case.cpu_flags:
         return skip("'/proc/cpuinfo' cannot be read")
     found = sorted({"vmx", "svm"} & case.cpu_flags)
@@ -31,6 +34,17 @@ def flags(case: Case) -> Verdict:
     if case.settings.accelerator == "kvm":
         return fail(f"{why}; KVM was asked for", fix)
     return warn(f"{why}; {_SLOW}", fix)
+
+
+def _foreign(case: Case) -> Verdict:
+    """Return what it means that the guests' instructions are not those of the processors."""
+    if case.asked:
+        return fail(case.foreign, X86_HOST)
+    why = "the processors are of another kind than the virtual machines, x86_64"
+    if case.settings.accelerator == "tcg":
+        return ok(f"{why}, and emulation was asked for")
+    judge = fail if case.settings.accelerator == "kvm" else warn
+    return judge(f"{why}; {_SLOW}", X86_HOST)
 
 
 def guest(case: Case) -> Verdict:

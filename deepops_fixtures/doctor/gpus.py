@@ -25,7 +25,7 @@ def devices(case: Case) -> Verdict:
     detail = f"{len(gpus)} GPUs; {free} of {len(case.units)} units may be handed through"
     if free == len(case.units):
         return ok(detail)
-    return warn(f"{detail}: {refusals[0]}", "deepops-virtual gpu list")
+    return warn(f"{detail}: {refusals[0]}", case.host.reading("gpu list"))
 
 
 def _asked(case: Case) -> Verdict:
@@ -42,7 +42,7 @@ def _asked(case: Case) -> Verdict:
         case.placement()
     except UsageProblem as error:
         # Leases end by themselves: a run waits for them.
-        return warn(f"a run would wait: {_whole(error)}", "deepops-virtual gpu list")
+        return warn(f"a run would wait: {_whole(error)}", case.host.reading("gpu list"))
     if placement.warnings:
         return warn(f"{told}. {' '.join(placement.warnings)}", "ask for other GPUs: --gpu")
     return ok(told)

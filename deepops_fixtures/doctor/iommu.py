@@ -46,6 +46,8 @@ def groups(case: Case) -> Verdict:
     """Look for IOMMU groups, which the kernel makes when it drives the IOMMU."""
     if case.iommu_on:
         return ok(f"{len(case.host.groups)} IOMMU groups")
+    if case.groups_missing:
+        return skip(f"{case.groups_missing}, so that it is not known whether the IOMMU is on")
     if not case.iommu_table:
         fix = bios.menu(case, "VT-d")
     elif _switched_on(case) and not _switched_off(case):
@@ -84,6 +86,8 @@ def command_line(case: Case) -> Verdict:
     """Look at what the running kernel was told about the IOMMU."""
     if not case.parameters:
         return skip("'/proc/cmdline' cannot be read")
+    if not case.iommu_maker:
+        return skip("neither '/proc/cpuinfo' nor the firmware tells whose IOMMU it is")
     off = " ".join(_switched_off(case))
     if off and not case.iommu_on:
         return fail(f"the kernel was started with '{off}'", case.prepare)
@@ -103,10 +107,11 @@ def boot_loader(case: Case) -> Verdict:
     """Compare what the boot loader is set to give the kernel with what the running one got."""
     try:
         lines = _configured(case)
+        parameters = preparation.wanted_parameters(case.host)
     except UsageProblem as error:
         return skip(error.message)
     # 'iommu=pt' is for speed alone.
-    wanted = [item for item in preparation.wanted_parameters(case.host) if item.name != "iommu"]
+    wanted = [item for item in parameters if item.name != "iommu"]
     words = " ".join(map(str, wanted))
     now = all(item.met_by(case.parameters) for item in wanted)
     then = all(item.met_by(line) for item in wanted for line in lines)
@@ -150,7 +155,7 @@ def interrupt_remapping(case: Case) -> Verdict:
     A guest could raise any interrupt of the host through a device's MSI otherwise.
     """
     if not case.iommu_on:
-        return skip("the IOMMU is off")
+        return skip(case.groups_missing or "the IOMMU is off")
     interrupts = case.host.text("/proc/interrupts")
     if re.search(r"\bIR-(IO-APIC|PCI-MSI)", interrupts):
         return ok("interrupts go through the IOMMU ('IR-' in /proc/interrupts)")

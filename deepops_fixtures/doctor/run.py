@@ -15,7 +15,7 @@ from deepops_fixtures.doctor import bios, capacity, cpu, gpus, iommu, tools, vfi
 from deepops_fixtures.doctor.case import Case
 from deepops_fixtures.doctor.model import Check, Question, Verdict, fail, skip
 from deepops_fixtures.errors import DeepopsError, UsageProblem
-from deepops_fixtures.passthrough.pci import Host
+from deepops_fixtures.passthrough.pci import PCI_DEVICES, Host
 from deepops_fixtures.settings import Settings
 
 QUESTIONS: Final[tuple[Question, ...]] = (
@@ -47,6 +47,10 @@ def _answer(case: Case, question: Question) -> Verdict:
     try:
         if question.about == "host":
             return question.look(case)
+        if case.foreign:
+            return skip(case.foreign)
+        if not case.host.has_devices:
+            return skip(f"{case.host.lacks(PCI_DEVICES)}, so that its devices are not known")
         if not case.asked and not case.units:
             return skip("no GPU is asked for, and this host has none")
         verdict = question.look(case)
@@ -55,7 +59,7 @@ def _answer(case: Case, question: Question) -> Verdict:
     except Exception as error:  # a check that breaks is an answer too, and no other goes with it
         verdict = fail(
             f"the check itself broke: {type(error).__name__}: {error}",
-            "report it, with: deepops-virtual doctor --json",
+            f"report it, with: {case.host.reading('doctor --json')}",
         )
     if verdict.status == "fail" and question.about == "passthrough" and not case.asked:
         # A host that cannot hand GPUs through is ready for a cluster without any.

@@ -21,6 +21,8 @@ _NEEDED = ("vfio", "vfio_iommu_type1", "vfio_pci")
 def loaded(case: Case) -> Verdict:
     """Look for the vfio modules in the running kernel, loaded or built in."""
     missing = [name for name in _NEEDED if not case.has_module(name)]
+    if missing and (lacking := case.host.lacks("/sys/module")):
+        return skip(f"{lacking}, so that it is not known which modules are loaded")
     if not missing:
         return ok("vfio, vfio_iommu_type1 and vfio_pci are there")
     return fail(f"not loaded: {', '.join(missing)}", "sudo modprobe vfio-pci")
@@ -28,7 +30,11 @@ def loaded(case: Case) -> Verdict:
 
 def etc_modules(case: Case) -> Verdict:
     """Look for the README's lines in /etc/modules, or in modules-load.d, which does the same."""
-    wanted = preparation.boot_modules(case.host)
+    if case.module_lists_missing:
+        return skip(f"{case.module_lists_missing}, so that it is not known what is loaded at boot")
+    # Which of KVM's modules it is cannot be told without '/proc/cpuinfo'.
+    whole = case.vendor != ""
+    wanted = preparation.boot_modules(case.host) if whole else preparation.BOOT_MODULES
     missing = [name for name in wanted if name not in case.modules_at_boot]
     if not missing:
         return ok("every module that passthrough needs is loaded at boot")
@@ -42,6 +48,8 @@ def on_boot(case: Case) -> Verdict:
     """Look whether vfio-pci itself is loaded at boot."""
     if "vfio_pci" in case.modules_at_boot:
         return ok("vfio-pci is loaded at boot, or built into the kernel")
+    if case.module_lists_missing:
+        return skip(f"{case.module_lists_missing}, so that it is not known what is loaded at boot")
     detail = "vfio-pci is not loaded at boot: no file of '/etc/modules-load.d' has it"
     if case.has_module("vfio_pci"):
         return warn(f"{detail}; it is there now", case.prepare)
@@ -56,6 +64,9 @@ def ids(case: Case) -> Verdict:
     missing = [item for item in case.device_ids if item not in case.vfio_ids]
     if not missing:
         return ok(f"vfio-pci takes {', '.join(case.device_ids)} at boot")
+    lacking = case.host.lacks(*preparation.MODPROBE_FOLDERS[:1])
+    if lacking and not case.vfio_ids_on_command_line:
+        return skip(f"{lacking}, so that it is not known what vfio-pci takes")
     where = f"no 'options vfio-pci ids=' in '/etc/modprobe.d' has {', '.join(missing)}"
     if case.vfio_ids_on_command_line:
         where = (
@@ -74,6 +85,8 @@ def rivals(case: Case) -> Verdict:
     found = rival_modules(case.host, case.devices)
     if not found:
         return ok("no other driver competes for the devices")
+    if lacking := case.host.lacks(*preparation.MODPROBE_FOLDERS[:1]):
+        return skip(f"{lacking}, so that it is not known whether others wait for vfio-pci")
     loose = [item.module for item in modprobe.missing_softdeps(case.modprobe_files, found)]
     if not loose:
         return ok(f"held back in '/etc/modprobe.d': {', '.join(found)}")
@@ -98,6 +111,8 @@ def in_use(case: Case) -> Verdict:
     if not case.devices:
         return skip("there is no device to look at")
     other = [device for device in case.devices if device.driver not in ("", "vfio-pci")]
+    if not other and (lacking := case.host.lacks("/sys/bus/pci/drivers")):
+        return skip(f"{lacking}, so that it is not known which drivers have the devices")
     bind = _bind(case)
     if other:
         judge = fail if any(map(_is_held, other)) else warn
@@ -155,7 +170,7 @@ def preparation_state(case: Case) -> Verdict:
         found = prepared.state(case.host)
     except UsageProblem as error:
         if isinstance(error.__cause__, PermissionError):
-            return skip(f"{error.message} As root: sudo deepops-virtual doctor")
+            return skip(f"{error.message} As root: sudo {case.host.reading('doctor')}")
         raise
     if found.state == "none":
         return skip("'gpu prepare' was not used on this host")

@@ -16,10 +16,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
 
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, Field, ValidationError
 
 from deepops_fixtures.errors import UsageProblem
+from deepops_fixtures.passthrough import lease_files
 from deepops_fixtures.passthrough.pci import Host
 from deepops_fixtures.passthrough.plans import Command, FileChange, text_of
 
@@ -166,25 +166,44 @@ def read_manifest(host: Host) -> Manifest | None:
 
 
 def forget(host: Host) -> None:
-    """Remove the manifest, and with it the memory of the preparation. OSError."""
+    """Remove the manifest, and with it the memory of the preparation. OSError.
+
+    The folders go too, unless there is a log in them.
+    """
     place = host.path(MANIFEST)
     place.unlink()
     sync_folder(place.parent)
+    with suppress(OSError):  # There is a log.
+        host.path(FOLDER).rmdir()
+        host.path(FOLDER).parent.rmdir()
 
 
 @contextmanager
 def locked(host: Host) -> Iterator[None]:
-    """Keep others from preparing this host meanwhile. Raises UsageProblem when another does."""
+    """Keep others from preparing this host meanwhile. Raises UsageProblem when another does.
+
+    The lock is the folder's own (flock(2)), so that no file has to be left for it.
+    """
     folder = host.path(FOLDER)
     make_folder(folder)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with FileLock(folder / "lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise UsageProblem(
-            "Another 'deepops-virtual gpu prepare' is at work on this host.",
-            hint="wait for it, then run this again",
-        ) from error
+        if not lease_files.lock(handle) or not _is_at(folder, handle):
+            raise UsageProblem(
+                "Another 'deepops-virtual gpu prepare' is at work on this host.",
+                hint="wait for it, then run this again",
+            )
+        yield
+    finally:
+        os.close(handle)
+
+
+def _is_at(folder: Path, handle: int) -> bool:
+    """Return whether an open folder is still there: another `forget` may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(handle), folder.stat())
+    except FileNotFoundError:
+        return False
 
 
 # -- files ----------------------------------------------------------------------------------

@@ -15,7 +15,19 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from deepops_fixtures.passthrough.holder import Holder
 from deepops_fixtures.passthrough.host_use import HostUse
-from deepops_fixtures.passthrough.pci import VFIO, Bdf, Host, PciDevice, device_id
+from deepops_fixtures.passthrough.pci import (
+    IOMMU_GROUPS,
+    NVIDIA,
+    VFIO,
+    Bdf,
+    Host,
+    PciDevice,
+    device_id,
+)
+from deepops_fixtures.passthrough.platform_facts import foreign
+
+#: How many of many a message names.
+_SHOWN = 4
 
 
 class Candidate(BaseModel):
@@ -166,6 +178,10 @@ class Rules:
     def _use(self) -> HostUse:
         return HostUse(self.host)
 
+    @cached_property
+    def _foreign(self) -> str:
+        return foreign(self.host)
+
     def lease(self, unit: Unit) -> Holder | None:
         """Return who holds any group of this unit."""
         return next((self.holders[it] for it in unit.groups if it in self.holders), None)
@@ -183,15 +199,15 @@ class Rules:
         return next(self._busy(unit), "")
 
     def _unsafe(self, unit: Unit) -> Iterator[str]:
+        if self._foreign:
+            yield f"{self._foreign}."
         for item in unit.devices:
             if item.is_board:
                 yield f"'{item.bdf}' is a part of this host's board ({item.class_name})."
             if item.boot_vga:
                 yield f"'{item.bdf}' is the boot display of this host."
             if item.iommu_group is None:
-                off = "the IOMMU is off, in the BIOS or on the kernel's command line"
-                why = off if not self.host.groups else "other devices of this host are in one"
-                yield f"'{item.bdf}' is in no IOMMU group: {why}."
+                yield f"'{item.bdf}' is in no IOMMU group: {self._without_group()}."
         members = (*unit.devices, *unit.foreign)
         for item in members:
             for what in self._use.needs(item):
@@ -206,14 +222,26 @@ class Rules:
         if any(map(self._use.may_hold_root, unit.devices)):
             yield "The disk that '/' is on cannot be told, so no storage controller is given away."
 
+    def _without_group(self) -> str:
+        if self.host.groups:
+            return "other devices of this host are in one"
+        off = "the IOMMU is off, in the BIOS or on the kernel's command line"
+        return self.host.lacks(IOMMU_GROUPS) or off
+
     def _virtual_functions(self, unit: Unit) -> Iterator[str]:
         for item in unit.devices:
             if item.virtfns:
                 yield (
                     f"'{item.bdf}' has virtual functions, which would vanish with it: "
-                    f"{', '.join(map(str, item.virtfns))}."
+                    f"{_first(item.virtfns)}."
                 )
-            if item.physfn:
+            if item.physfn and item.vendor == NVIDIA:
+                # NVIDIA's vGPU guide: they are for its vGPU manager, not for plain vfio-pci.
+                yield (
+                    f"The virtual functions of '{item.physfn}' are for vGPUs of NVIDIA's own "
+                    "driver on this host, and no GPUs without it."
+                )
+            elif item.physfn:
                 physical = self.host.devices.get(item.physfn)
                 if not physical or physical.driver in ("", VFIO):
                     yield (
@@ -232,6 +260,9 @@ class Rules:
                 yield f"'{item.bdf}' is in the virtual machine '{self.guests[item.bdf]}'."
             for interface in self._use.traffic.get(item.bdf, ()):
                 yield f"'{item.bdf}' carries traffic of this host ('{interface}')."
+            vgpus = self._use.mediated(item)
+            if vgpus:
+                yield f"'{item.bdf}' is divided into vGPUs: {_first(vgpus)}."
             processes = self._use.processes(item)
             if processes:
                 yield f"'{item.bdf}' is in use on this host by {', '.join(map(str, processes))}."
@@ -241,6 +272,12 @@ def _holds(unit: Unit, device: PciDevice, what: str) -> str:
     if device in unit.wanted:
         return f"'{device.bdf}' is {what}."
     return f"IOMMU group {_numbers(unit.groups)} of '{unit}' holds {what}, '{device.bdf}'."
+
+
+def _first(items: Sequence[object]) -> str:
+    """Return a list of which only the beginning is shown; an A100 has 16 virtual functions."""
+    shown = ", ".join(map(str, items[:_SHOWN]))
+    return shown if len(items) <= _SHOWN else f"{shown} and {len(items) - _SHOWN} more"
 
 
 def _numbers(groups: Iterable[int]) -> str:

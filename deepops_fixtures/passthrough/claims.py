@@ -29,19 +29,19 @@ def wanted_ids(host: Host, devices: Iterable[str]) -> tuple[str, ...]:
             raise UsageProblem(
                 f"'{text}' is an address; a host is prepared for all devices of a vendor:device "
                 "ID.",
-                hint=f"--device {example} (deepops-virtual gpu list shows IDs)",
+                hint=f"--device {example} ({host.reading('gpu list')} shows IDs)",
             )
         found[device_id(text)] = None
     if not found:
         raise UsageProblem(
-            "No device was named.", hint="deepops-virtual gpu prepare --device 10de:1db1"
+            "No device was named.", hint=host.reading("gpu prepare --device 10de:1db1")
         )
     use = HostUse(host)
     for wanted in found:
         matches = host.with_id(wanted)
         if not matches:
             raise UsageProblem(
-                f"This host has no device '{wanted}'.", hint="deepops-virtual gpu list"
+                f"This host has no device '{wanted}'.", hint=host.reading("gpu list")
             )
         for item in matches:
             reason = _needed(item, use)
@@ -49,9 +49,15 @@ def wanted_ids(host: Host, devices: Iterable[str]) -> tuple[str, ...]:
                 raise UsageProblem(
                     f"'{wanted}' is refused: {_which(item, matches)} {reason}, and vfio-pci takes "
                     "every device of an ID at boot.",
-                    hint="leave this ID out; 'deepops-virtual gpu bind' moves single devices",
+                    hint=_without(matches),
                 )
     return tuple(found)
+
+
+def _without(matches: Sequence[PciDevice]) -> str:
+    if len(matches) == 1:
+        return "leave this ID out"
+    return "leave this ID out; 'deepops-virtual gpu bind' moves single devices"
 
 
 def _which(item: PciDevice, matches: Sequence[PciDevice]) -> str:

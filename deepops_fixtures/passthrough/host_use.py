@@ -174,6 +174,16 @@ class HostUse:
             found |= self._below(link.name.removeprefix("lower_"), seen)
         return found
 
+    # -- virtual machines --------------------------------------------------------------------
+
+    def mediated(self, device: PciDevice) -> tuple[str, ...]:
+        """Return the mediated devices (vGPUs) that a device is divided into, by their UUID.
+
+        Source: Documentation/driver-api/vfio-mediated-device.rst of the kernel.
+        """
+        folder = self.host.path(f"/sys/bus/pci/devices/{device.bdf}")
+        return tuple(sorted(path.parent.name for path in folder.glob("*/mdev_type")))
+
     # -- programs ---------------------------------------------------------------------------
 
     def processes(self, device: PciDevice) -> tuple[Process, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,6 +34,9 @@ _ADDRESS = re.compile(
 _ID = re.compile(r"[0-9a-f]{4}:[0-9a-f]{4}")
 _MEMORY, _MEMORY_64, _UNSET = 0x200, 0x0010_0000, 0x2000_0000  # IORESOURCE_*
 _BARS = 6
+PCI_DEVICES = "/sys/bus/pci/devices"
+#: There, and empty, on a host whose IOMMU is off.
+IOMMU_GROUPS = "/sys/kernel/iommu_groups"
 
 
 @dataclass(frozen=True, order=True)
@@ -204,6 +208,24 @@ class Host:
         """
         return self.root / name.lstrip("/")
 
+    def reading(self, words: str) -> str:
+        """Return the command that reads the same files, as a hint.
+
+        >>> Host("/tmp/dump").reading("gpu list")
+        'deepops-virtual gpu list --root /tmp/dump'
+        """
+        root = "" if self.is_this_host else f" --root {shlex.quote(str(self.root))}"
+        return f"deepops-virtual {words}{root}"
+
+    def lacks(self, *names: str) -> str:
+        """Return that a saved tree has none of these files and folders, '' when it has one.
+
+        Always '' for this host: what is missing there is missing, not left out of a copy.
+        """
+        if self.is_this_host or any(self.path(name).exists() for name in names):
+            return ""
+        return f"'{self.root}' has no {' and no '.join(repr(name) for name in names)}"
+
     def text(self, name: str) -> str:
         """Return a file's text, '' when it is not there or may not be read; without the zeros
         that tar adds to files of sysfs."""
@@ -212,18 +234,25 @@ class Host:
         except OSError:
             return ""
 
+    @property
+    def has_devices(self) -> bool:
+        """Whether the files of its devices are there; a saved tree may lack them."""
+        return not self.lacks(PCI_DEVICES)
+
     @cached_property
     def devices(self) -> dict[Bdf, PciDevice]:
         """Every PCI function, in the order of the addresses; read once.
 
-        Raises UsageProblem when the root has no sysfs or sysfs holds what it should not.
+        Raises UsageProblem when the root has no devices' files or they hold what they should not.
         """
-        if not self.path("/sys").is_dir():
+        missing = self.lacks(PCI_DEVICES)
+        if missing:
             raise UsageProblem(
-                f"There is no 'sys' in '{self.root}'.",
-                hint="give --root the top folder of a host's files: sys, proc, etc, dev",
+                f"{missing}, so that its devices are not known.",
+                hint="copy them there as well, on that host: cp -a --parents /sys/bus/pci "
+                "/sys/devices FOLDER",
             )
-        folder = self.path("/sys/bus/pci/devices")
+        folder = self.path(PCI_DEVICES)
         found = [_read_device(entry) for entry in folder.iterdir()] if folder.is_dir() else []
         return {item.bdf: item for item in sorted(found, key=lambda item: item.bdf)}
 
@@ -244,7 +273,7 @@ class Host:
         have = f"; near it are {', '.join(near[:4])}" if near else ""
         raise UsageProblem(
             f"There is no PCI device '{bdf}' on this host{have}.",
-            hint="deepops-virtual gpu list",
+            hint=self.reading("gpu list"),
         )
 
     def with_id(self, wanted: str) -> tuple[PciDevice, ...]:

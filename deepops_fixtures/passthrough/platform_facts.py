@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from deepops_fixtures.errors import UsageProblem
 from deepops_fixtures.passthrough.pci import Host, PciDevice
@@ -29,11 +29,21 @@ _FAMILIES: dict[str, Family] = {
     "centos": "rhel",
     "fedora": "rhel",
 }
+#: Lines of /proc/cpuinfo that only one architecture has (arch/*/kernel of Linux: 'show_cpuinfo').
+_ARCHITECTURES: dict[str, str] = {
+    "x86": r"^vendor_id\s*:(?!\s*IBM/S390)[\s\S]*^flags\s*:",
+    "Arm": r"^CPU implementer\s*:",
+    "POWER": r"^revision\s*:.*\(pvr ",
+    "s390": r"^vendor_id\s*:\s*IBM/S390",
+    "Itanium": r"^arch\s*:\s*IA-64",
+}
 _MAKERS: dict[str, Maker] = {"GenuineIntel": "intel", "AuthenticAMD": "amd"}
 #: The firmware's table of IOMMUs, by maker.
 _TABLES: dict[str, Maker] = {"DMAR": "intel", "IVRS": "amd"}
 #: Drivers that hold a device for a guest, or for nobody.
 _HOLDERS = ("vfio", "pci_stub", "pci-stub", "xen_pciback")
+#: What helps where the processors are of another kind.
+X86_HOST: Final = "take a host with processors of Intel or AMD"
 #: Where the flags are in a DMAR table, and the one for interrupt remapping.
 _DMAR_FLAGS, _DMAR_INTR_REMAP = 37, 0x1
 #: The bit of an Intel IOMMU's extended capabilities that says the same of one unit.
@@ -48,6 +58,12 @@ def family(host: Host) -> Family:
     for name in names:
         if name in _FAMILIES:
             return _FAMILIES[name]
+    missing = host.lacks("/etc/os-release", "/usr/lib/os-release")
+    if missing:
+        raise UsageProblem(
+            f"{missing}, so that it is not known what this host runs.",
+            hint="run this on the host itself, or copy these files as well",
+        )
     what = _unquoted(fields.get("PRETTY_NAME", "")) or "a system that does not say its name"
     raise UsageProblem(
         f"This host runs {what}; only Debian, Ubuntu and the RHEL family can be prepared.",
@@ -62,18 +78,45 @@ def _unquoted(value: str) -> str:
         return value
 
 
+def architecture(host: Host) -> str:
+    """Return what kind of processor the host has, by /proc/cpuinfo: 'x86', 'Arm', 'POWER', 's390',
+    'Itanium', or '' for another and where the file is missing."""
+    text = host.text("/proc/cpuinfo")
+    found = (name for name, line in _ARCHITECTURES.items() if re.search(line, text, re.MULTILINE))
+    return next(found, "")
+
+
+def foreign(host: Host) -> str:
+    """Return that no GPU of this host can be a guest's, since its processors are of another kind
+    than the guests; '' for x86 and where that cannot be told."""
+    kind = architecture(host)
+    if kind in ("", "x86"):
+        return ""
+    return f"GPUs are handed through on x86_64 alone, and this host is {kind}"
+
+
 def cpu_maker(host: Host) -> Maker:
     """Return who made the CPU, by /proc/cpuinfo. Raises UsageProblem for any but Intel and AMD."""
-    found = re.search(r"^vendor_id\s*:\s*(\S+)", host.text("/proc/cpuinfo"), re.MULTILINE)
+    text = host.text("/proc/cpuinfo")
+    found = re.search(r"^vendor_id\s*:\s*(\S+)", text, re.MULTILINE)
     vendor = found[1] if found else ""
-    if vendor not in _MAKERS:
-        seen = f"says '{vendor}'" if vendor else "names no vendor"
+    if vendor in _MAKERS:
+        return _MAKERS[vendor]
+    if not text:
         raise UsageProblem(
-            f"'{host.path('/proc/cpuinfo')}' {seen}; passthrough is prepared for Intel and AMD "
-            "only.",
-            hint="run this on the host itself",
+            f"'{host.path('/proc/cpuinfo')}' cannot be read, so that it is not known who made the "
+            "processors.",
+            hint="run this on the host itself, or copy that file as well",
         )
-    return _MAKERS[vendor]
+    kind = architecture(host)
+    if kind not in ("", "x86"):
+        seen = f"is of {kind} processors"
+    else:
+        seen = f"says '{vendor}'" if vendor else "names no vendor"
+    raise UsageProblem(
+        f"'{host.path('/proc/cpuinfo')}' {seen}; passthrough is prepared for Intel and AMD only.",
+        hint=X86_HOST,
+    )
 
 
 def iommu_table(host: Host) -> str:

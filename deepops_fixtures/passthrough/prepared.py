@@ -152,7 +152,7 @@ def undo(
         with _writing(host, backup.MANIFEST):
             backup.forget(host)
     changed = tuple(item for item in files if item.before != item.after)
-    return Outcome(True, changed, commands, "none", reboot_due=True)
+    return Outcome(True, changed, commands, "none", reboot_due=True, notes=_log_kept(host))
 
 
 # -- before anything is changed -------------------------------------------------------------
@@ -330,6 +330,12 @@ def _outcome(host: Host, manifest: Manifest | None, preparation: Preparation) ->
 def _same_boot(host: Host, manifest: Manifest) -> bool:
     """Return whether the host has not been started since it was prepared."""
     return boot_id(host) in ("", manifest.boot)
+
+
+def _log_kept(host: Host) -> tuple[str, ...]:
+    """Return the note on what a preparation leaves behind: the log of its commands, if any ran."""
+    log = host.path(backup.LOG)
+    return (f"What the commands said is kept in '{log}'.",) if log.exists() else ()
 
 
 def _content(host: Host, entry: Saved) -> bytes | None:

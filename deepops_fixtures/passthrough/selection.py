@@ -110,7 +110,7 @@ def _positive(number: str, text: str) -> int:
         raise UsageProblem(f"'{text}' asks for no GPU at all.", hint="leave --deepops-gpu out")
     if int(number) > _MOST:
         raise UsageProblem(
-            f"'{text}' asks for more than {_MOST} GPUs.", hint="deepops-virtual gpu list"
+            f"'{text}' asks for more than {_MOST} GPUs.", hint="ask for as many as there are"
         )
     return int(number)
 
@@ -266,7 +266,7 @@ class _Chooser:
         return UsageProblem(
             f"{needed} {what} {'is' if needed == 1 else 'are'} needed for {whom} and {had}.",
             detail="\n".join(refusals[unit] for unit in pool if refusals[unit]),
-            hint="deepops-virtual gpu list",
+            hint=self.host.reading("gpu list"),
         )
 
     # -- by address -------------------------------------------------------------------------
@@ -296,7 +296,8 @@ class _Chooser:
         reason = self.rules.refusal(unit)
         if reason:
             raise UsageProblem(
-                f"'{unit}' cannot be handed through. {reason}", hint="deepops-virtual gpu list"
+                f"'{unit}' cannot be handed through. {reason}",
+                hint=self.host.reading("gpu list"),
             )
 
     # -- NVSwitches -------------------------------------------------------------------------

@@ -20,7 +20,9 @@ class HostTree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in ("sys/bus/pci/devices", "sys/bus/pci/drivers", "proc", "etc", "dev", "run"):
+        pci, groups = "sys/bus/pci", "sys/kernel/iommu_groups"
+        etc = "etc/modprobe.d"
+        for name in (f"{pci}/devices", f"{pci}/drivers", groups, "proc", etc, "dev", "run"):
             (root / name).mkdir(parents=True, exist_ok=True)
         self._where: dict[str, Path] = {}
 

@@ -183,3 +183,46 @@ def nonzero_domain(tree: HostTree) -> HostTree:
     gpu(tree, "0000:08:00.0", group=20)
     gpu(tree, "0001:08:00.0", group=21)
     return tree
+
+
+def a100_with_virtual_functions(tree: HostTree) -> HostTree:
+    """A server with one A100 that NVIDIA's vGPU driver has split into 16 virtual functions."""
+    server(tree)
+    gpu(tree, "0000:41:00.0", device_id="10de:20b5", group=30, driver="nvidia")
+    for number in range(4, 20):
+        tree.pci(
+            f"0000:41:{number // 8:02x}.{number % 8}",
+            "10de:20b5",
+            GPU_CLASS,
+            driver="nvidia",
+            group=31 + number,
+            physfn="0000:41:00.0",
+        )
+    return tree
+
+
+def hgx_h200(tree: HostTree) -> HostTree:
+    """Eight H200 in groups of their own, and four NVSwitches that share one with the ports of the
+    PCIe switch above them."""
+    server(tree)
+    for number, bus in enumerate(V100_BUSES):
+        node = 0 if number < 4 else 1
+        bdf = f"0001:{bus}:00.0"
+        gpu(tree, bdf, device_id="10de:2335", group=40 + number, driver="nvidia", numa=node)
+    tree.bridge("0000:03:00.0", group=60)
+    for number in range(4):
+        port = f"0000:04:{number:02x}.0"
+        tree.bridge(port, group=60, under="0000:03:00.0")
+        bdf = f"0000:{5 + number:02x}:00.0"
+        tree.pci(bdf, "10de:22a3", NVSWITCH_CLASS, driver="nvidia-nvswitch", group=60, under=port)
+    return tree
+
+
+def grace_hopper(tree: HostTree) -> HostTree:
+    """An Arm server whose IOMMU (an SMMU, described by the table IORT) is on, with a GPU."""
+    lines = "Features\t: fp asimd\nCPU implementer\t: 0x41\nCPU architecture: 8\n"
+    tree.file("/proc/cpuinfo", "".join(f"processor\t: {item}\n{lines}\n" for item in range(72)))
+    tree.os_release("ubuntu", "debian", "22.04").dmi("GH200").cmdline("iommu.passthrough=1")
+    tree.acpi_table("IORT").file("/proc/interrupts", " 9:  0  GICv3  25 Level  vgic\n")
+    gpu(tree, "0009:01:00.0", device_id="10de:2342", group=15, driver="nvidia")
+    return tree

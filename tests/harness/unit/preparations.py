@@ -35,7 +35,6 @@ def debian(tree: HostTree) -> HostTree:
     tree.file("/proc/sys/kernel/random/boot_id", "first\n")
     (tree.root / "etc/modules").write_bytes(b"# Gr\xfc\xdfe\nloop")
     (tree.root / "etc/modules").chmod(0o640)
-    (tree.root / "etc/modprobe.d").mkdir()
     return tree
 
 

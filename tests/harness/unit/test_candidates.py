@@ -148,9 +148,13 @@ def test_a_device_outside_the_groups_of_others_is_told_apart_from_no_iommu(tree)
     assert "other devices of this host are in one" in reason(tree, "0000:08:00.0")
 
 
+#: A card of AMD, whose virtual functions are GPUs of their own.
+INSTINCT = "1002:692f"
+
+
 def test_a_physical_function_with_virtual_ones_is_refused_and_they_are_not(tree):
-    trees.gpu(trees.server(tree), "0000:08:00.0", group=20, driver="nvidia")
-    tree.pci("0000:08:00.4", "10de:1db1", trees.GPU_CLASS, group=21, physfn="0000:08:00.0")
+    trees.gpu(trees.server(tree), "0000:08:00.0", device_id=INSTINCT, group=20, driver="gim")
+    tree.pci("0000:08:00.4", INSTINCT, trees.GPU_CLASS, group=21, physfn="0000:08:00.0")
     assert reason(tree, "0000:08:00.0") == (
         "'0000:08:00.0' has virtual functions, which would vanish with it: 0000:08:00.4."
     )
@@ -159,9 +163,44 @@ def test_a_physical_function_with_virtual_ones_is_refused_and_they_are_not(tree)
 
 @pytest.mark.parametrize("driver", ["", "vfio-pci"])
 def test_a_virtual_function_is_refused_when_nothing_drives_its_physical_one(tree, driver):
-    trees.gpu(trees.server(tree), "0000:08:00.0", group=20, driver=driver)
-    tree.pci("0000:08:00.4", "10de:1db1", trees.GPU_CLASS, group=21, physfn="0000:08:00.0")
+    trees.gpu(trees.server(tree), "0000:08:00.0", device_id=INSTINCT, group=20, driver=driver)
+    tree.pci("0000:08:00.4", INSTINCT, trees.GPU_CLASS, group=21, physfn="0000:08:00.0")
     assert "whose physical one, '0000:08:00.0', has no driver" in reason(tree, "0000:08:00.4")
+
+
+def test_virtual_functions_of_an_a100_are_for_vgpus_and_of_many_a_few_are_named(tree):
+    trees.a100_with_virtual_functions(tree)
+    assert reason(tree, "0000:41:00.0") == (
+        "'0000:41:00.0' has virtual functions, which would vanish with it: 0000:41:00.4, "
+        "0000:41:00.5, 0000:41:00.6, 0000:41:00.7 and 12 more."
+    )
+    reasons = {item.reason for bdf, item in found(tree).items() if bdf != "0000:41:00.0"}
+    (why,) = reasons
+    assert why == (
+        "The virtual functions of '0000:41:00.0' are for vGPUs of NVIDIA's own driver on this "
+        "host, and no GPUs without it."
+    )
+
+
+def test_a_gpu_that_is_divided_into_vgpus_is_in_use(tree):
+    trees.gpu(trees.server(tree), "0000:3b:00.0", device_id="10de:1eb8", group=40, driver="nvidia")
+    assert found(tree)["0000:3b:00.0"].assignable
+    card = tree.place("0000:3b:00.0").relative_to(tree.root)
+    kind = tree.root / card / "mdev_supported_types/nvidia-222"
+    kind.mkdir(parents=True)
+    tree.link(f"{card}/83b8f4f2-509f-382f-3c1e-e6bfe0fa1001/mdev_type", kind)
+    assert reason(tree, "0000:3b:00.0") == (
+        "'0000:3b:00.0' is divided into vGPUs: 83b8f4f2-509f-382f-3c1e-e6bfe0fa1001."
+    )
+
+
+def test_the_nvswitches_of_an_hgx_may_share_a_group(tree):
+    trees.hgx_h200(tree)
+    switches = [item for item in found(tree).values() if item.id == "10de:22a3"]
+    assert [item.bdf for item in switches] == [
+        f"0000:{bus}:00.0" for bus in ("05", "06", "07", "08")
+    ]
+    assert all(item.assignable and "goes along when one node" in item.reason for item in switches)
 
 
 # -- the root disk --------------------------------------------------------------------------

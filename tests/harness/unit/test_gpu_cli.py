@@ -71,7 +71,14 @@ def test_what_goes_along_is_said_once_for_each_device(gpu, tree):
 def test_without_any_group_the_doctor_is_next(gpu, tree):
     trees.no_iommu(tree)
     _, out, _ = gpu("list", "--root", str(tree.root))
-    assert out.splitlines()[-1] == "Next: deepops-virtual doctor --gpu auto"
+    assert out.splitlines()[-1] == (f"Next: deepops-virtual doctor --gpu auto --root {tree.root}")
+
+
+def test_a_copy_without_groups_is_not_said_to_have_its_iommu_off(gpu, tree):
+    trees.no_iommu(tree)
+    (tree.root / "sys/kernel/iommu_groups").rmdir()
+    _, out, _ = gpu("list", "--root", str(tree.root))
+    assert f"is in no IOMMU group: '{tree.root}' has no '/sys/kernel/iommu_groups'." in out
 
 
 def test_the_list_says_who_holds_what_since_when(gpu, tree):
@@ -107,7 +114,7 @@ def test_a_host_without_gpu_says_so(gpu, tree):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--root", "/nowhere/at/all"], "There is no 'sys' in '/nowhere/at/all'."),
+        (["--root", "/nowhere/at/all"], "Folder '/nowhere/at/all' not found."),
         (["--device", "v100"], "'v100' is not a device ID."),
         (["--device", "10DE:FFFF"], "This host has no device '10de:ffff'."),
     ],

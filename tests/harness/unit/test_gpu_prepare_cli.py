@@ -109,7 +109,29 @@ def test_bad_input_is_refused_in_one_sentence(prepare, tree, words, why):
 
 
 def test_a_root_that_is_not_there_is_refused(prepare, tmp_path):
-    assert prepare("--root", str(tmp_path / "none"), "--undo")[0] == 2
+    where = tmp_path / "none"
+    for words in (("--undo",), ("--device", V100)):
+        status, out, err = prepare("--root", str(where), *words)
+        assert (status, out, err.splitlines()[0]) == (
+            2,
+            "",
+            f"error: Folder '{where}' not found.",
+        )
+
+
+def test_hints_name_the_folder_that_was_asked_about(prepare, tree):
+    here = f"--root {tree.root}"
+    assert (
+        f"Next: deepops-virtual gpu prepare --undo {here}\n"
+        in prepare("--undo", "--device", V100)[2]
+    )
+    assert f"(IDs: deepops-virtual gpu list {here})" in prepare()[2]
+    assert f"Next: deepops-virtual gpu list {here}\n" in prepare("--device", "10de:ffff")[2]
+
+
+def test_an_id_of_one_device_cannot_be_had_by_moving_single_ones(prepare, tree):
+    (tree.place("0000:08:00.0") / "boot_vga").write_text("1\n")
+    assert prepare("--device", V100)[2].endswith("Next: leave this ID out\n")
 
 
 def test_a_half_done_preparation_is_told_and_shown(prepare, tree):

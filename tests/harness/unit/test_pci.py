@@ -183,14 +183,28 @@ def test_without_pci_ids_cards_of_data_centres_are_known_and_others_go_by_their_
 # -- trees that hold what they should not ----------------------------------------------------
 
 
-def test_a_root_without_sysfs_is_refused(tmp_path):
-    with pytest.raises(UsageProblem, match="There is no 'sys' in"):
-        _ = Host(tmp_path).devices
-
-
-def test_a_host_without_pci_has_no_devices(tmp_path):
+def test_a_copy_that_lacks_the_devices_says_so_and_not_that_there_are_none(tmp_path):
     (tmp_path / "sys").mkdir()
+    with pytest.raises(UsageProblem) as caught:
+        _ = Host(tmp_path).devices
+    assert caught.value.message == (
+        f"'{tmp_path}' has no '/sys/bus/pci/devices', so that its devices are not known."
+    )
+    (tmp_path / "sys/bus/pci/devices").mkdir(parents=True)
     assert Host(tmp_path).devices == {}
+
+
+def test_a_domain_may_have_more_than_four_digits(tree):
+    tree.pci("10000:e1:00.0", "10de:1db1", trees.GPU_CLASS)
+    (device,) = Host(tree.root).devices.values()
+    assert (str(device.bdf), device.bdf.domain) == ("10000:e1:00.0", 0x10000)
+
+
+def test_a_hint_names_the_copy_that_it_is_about():
+    assert Host("/").reading("gpu list") == "deepops-virtual gpu list"
+    assert Host("/tmp/a dump").reading("gpu list") == (
+        "deepops-virtual gpu list --root '/tmp/a dump'"
+    )
 
 
 @pytest.mark.parametrize(

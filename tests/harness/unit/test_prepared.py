@@ -134,6 +134,20 @@ def test_undo_puts_back_every_byte_mode_owner_and_absence(tree):
     assert state(tree).state == "none"
 
 
+def test_undo_leaves_the_log_of_its_commands_and_says_so(tree):
+    apply(tree)
+    (note,) = undo(tree).notes
+    (left,) = [path for path in (tree.root / "var").rglob("*") if path.is_file()]
+    assert left.name == "commands.log"
+    assert note == f"What the commands said is kept in '{left}'."
+
+
+def test_undo_of_a_host_whose_commands_ran_elsewhere_leaves_nothing(tree):
+    prepared.apply(Host(tree.root), [V100], run=None)
+    assert prepared.undo(Host(tree.root), run=None).notes == ()
+    assert list((tree.root / "var/lib").iterdir()) == []
+
+
 def test_nothing_to_undo_is_no_error(tree):
     run = Programs()
     assert (undo(tree, run).changed, run.ran) == (False, [])

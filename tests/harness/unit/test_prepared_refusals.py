@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deepops_fixtures.errors import DeepopsError, UsageProblem
-from deepops_fixtures.passthrough import backup
+from deepops_fixtures.passthrough import backup, lease_files
 from deepops_fixtures.passthrough.pci import Host
 from tests.harness.unit.pci_trees import HostTree
 from tests.harness.unit.preparations import GRUB, Programs, apply, debian, snapshot, state, undo
@@ -79,6 +79,18 @@ def test_two_at_a_time_are_one_too_many(tree):
         pytest.raises(UsageProblem, match="Another 'deepops-virtual gpu prepare' is at work"),
     ):
         apply(tree)
+
+
+def test_who_waited_while_the_lock_was_removed_does_not_have_it(tree, monkeypatch):
+    host, lock = Host(tree.root), lease_files.lock
+
+    def late(handle: int) -> bool:
+        host.path(backup.FOLDER).rmdir()
+        return lock(handle)
+
+    monkeypatch.setattr(lease_files, "lock", late)
+    with pytest.raises(UsageProblem, match="is at work on this host"), backup.locked(host):
+        pass
 
 
 def test_a_file_that_cannot_be_put_in_place_ends_half_way_and_can_be_taken_back(tree, monkeypatch):
