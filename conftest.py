@@ -20,9 +20,3 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="also play the rounds of Kubernetes' faults that are left out to save time: fifteen "
         "minutes on two cores",
     )
-    parser.addoption(
-        "--harness-rig",
-        action="store_true",
-        help="also reboot the emulated host of tests/harness/e2e/test_passthrough_rig.py and hand "
-        "devices through to a guest in it: eleven minutes on two cores",
-    )

@@ -2,9 +2,8 @@
 rebooted, its devices are leased, one goes to a guest and comes back, and the host is put back byte
 for byte.
 
-The host is the rig of tests/harness/rig. Without --harness-rig it is not rebooted, and no guest is
-started in it: it is examined, prepared, and put back. The tests are the chapters of one story:
-each needs those before it, and is skipped once one of them has failed.
+The host is the rig of tests/harness/rig. The tests are the chapters of one story: each needs those
+before it, and is skipped once one of them has failed.
 """
 
 import json
@@ -26,7 +25,6 @@ from tests.harness.rig.machine import (
 )
 
 pytestmark = pytest.mark.slow
-whole = pytest.mark.usefixtures("_whole_story")
 
 #: What the project needs inside, where it runs from its own folder, as from a checkout.
 PROJECT = ("deepops_fixtures", "vagrant", "playbooks", "setup.sh", "pyproject.toml")
@@ -80,12 +78,6 @@ def rig(tmp_path_factory, project):
 def story():
     """What one chapter leaves for the next."""
     return {}
-
-
-@pytest.fixture
-def _whole_story(request):
-    if not request.config.getoption("--harness-rig"):
-        pytest.skip("reboots, and a guest in the guest, take minutes: --harness-rig")
 
 
 @pytest.fixture(autouse=True)
@@ -173,7 +165,6 @@ def test_a_preparation_is_made_once(rig):
     assert settings(rig) == after
 
 
-@whole
 def test_after_a_reboot_vfio_has_the_devices_from_the_start(rig):
     rig.reboot()
     assert "intel_iommu=on" in rig.check("cat /proc/cmdline")
@@ -187,7 +178,6 @@ def test_after_a_reboot_vfio_has_the_devices_from_the_start(rig):
     assert "nvme nvme" not in log
 
 
-@whole
 def test_the_host_is_ready(rig):
     status, found = checks(rig)
     bad = {name: check for name, check in found.items() if check["status"] == "fail"}
@@ -196,7 +186,6 @@ def test_the_host_is_ready(rig):
         assert found[name]["status"] == "ok", found[name]
 
 
-@whole
 def test_whole_groups_or_nothing(rig):
     found = devices(rig, *SHARED_IDS[:1], WAY_OUT_ID, ROOT_DISK_ID)
     for item in found.values():
@@ -211,7 +200,6 @@ def test_whole_groups_or_nothing(rig):
 # -- leased ---------------------------------------------------------------------------------
 
 
-@whole
 def test_two_processes_never_hold_one_device(rig):
     first = rig.start_in_background(f"{HOLD_COMMAND} first 2x{NIC_ID}")
     second = rig.start_in_background(f"{HOLD_COMMAND} second 2x{NIC_ID}")
@@ -234,7 +222,6 @@ def test_two_processes_never_hold_one_device(rig):
 # -- handed through -------------------------------------------------------------------------
 
 
-@whole
 def test_a_guest_gets_a_device_and_sees_it(rig, story):
     done = rig.run(UP, seconds=2000)
     assert done.status == 0, done.output
@@ -249,14 +236,12 @@ def test_a_guest_gets_a_device_and_sees_it(rig, story):
     assert story["handed"] in given[0]
 
 
-@whole
 def test_no_other_cluster_gets_what_a_guest_has(rig):
     done = rig.run(f"{HOLD_COMMAND} other {NICS}x{NIC_ID}")
     assert done.stdout.startswith("refused"), done.output
     assert "cluster 'rehearsal'" in done.stdout
 
 
-@whole
 def test_destroying_the_cluster_gives_the_device_back(rig, story):
     done = rig.run("deepops-virtual destroy rehearsal")
     assert done.status == 0, done.output
@@ -278,7 +263,6 @@ def test_undo_restores_every_byte(rig, story):
     assert int(grub) > 0
 
 
-@whole
 def test_after_a_reboot_all_is_as_it_was_found(rig, story):
     rig.reboot()
     assert drivers(rig) == story["drivers"]
