@@ -22,6 +22,8 @@ from deepops_fixtures.cluster.running import Nodes, RunningCluster
 from deepops_fixtures.settings import Settings
 
 
+# xdist reads the marks in the same hook.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Under xdist one worker has the cluster's machines and another the rig: two clusters at once
     are too much for a small host, and what one test leaves is looked for on the whole host."""
@@ -105,9 +107,11 @@ class Commands:
 
     def start(self, *command: str) -> Started:
         log = self.folder / f"{len(self._started)}.log"
+        # It is told to end when this process is no more, as a worker of xdist that is killed.
+        tied = ["setpriv", "--pdeathsig", "TERM", *command]
         with log.open("wb") as sink:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT,
+                tied, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT,
                 cwd=self.folder, env=self.env, start_new_session=True, preexec_fn=_heed_ctrl_c,
             )  # fmt: skip
         self._started.append(process)
