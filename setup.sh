@@ -39,7 +39,7 @@ Options:
 Examples:
   ./setup.sh                                                          prepare only
   ./setup.sh pytest -m "slurm or services" --deepops-cluster debian   the main job
-  ./setup.sh pytest tests/harness -n 2 --dist loadgroup               the project's own tests
+  ./setup.sh pytest tests/harness -n 2                                the project's own tests
   ./setup.sh deepops-virtual status                                   any other command
 
 Exit status: COMMAND's own; without COMMAND 0 ready, 1 a step failed, 2 this system is not supported.

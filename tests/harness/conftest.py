@@ -6,8 +6,24 @@ import os
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+class _OneClusterAtATime(LoadScopeScheduling):
+    """One worker has the clusters' machines and one the rig, all have the rest: two clusters at
+    once are too much for a small host, and what a test leaves is looked for on the whole host."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        if "/e2e/" not in nodeid:
+            return nodeid
+        return "rig" if "/test_passthrough_rig.py" in nodeid else "machines"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _OneClusterAtATime:
+    """Say how xdist deals out the project's own tests."""
+    return _OneClusterAtATime(config, log)
 
 
 @pytest.fixture(scope="session")

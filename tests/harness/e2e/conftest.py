@@ -22,21 +22,6 @@ from deepops_fixtures.cluster.running import Nodes, RunningCluster
 from deepops_fixtures.settings import Settings
 
 
-# xdist reads the marks in the same hook.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Under xdist one worker has the cluster's machines and another the rig: two clusters at once
-    are too much for a small host, and what one test leaves is looked for on the whole host."""
-    here = Path(__file__).parent
-    grouped = config.getoption("loadgroup", False)
-    for item in items:
-        if not item.path.is_relative_to(here):
-            continue
-        item.add_marker(pytest.mark.xdist_group("rig" if "rig" in item.path.stem else "machines"))
-        if hasattr(config, "workerinput") and not grouped:
-            item.add_marker(pytest.mark.skip(reason="with -n these want --dist loadgroup"))
-
-
 @dataclass
 class Ended:
     """A command that has ended."""

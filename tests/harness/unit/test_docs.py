@@ -28,5 +28,5 @@ def test_readme_begins_with_the_two_commands_that_do_everything(project):
     block = (project / "README.md").read_text().split("```")[1].strip().splitlines()
     assert [line.split("#")[0].strip() for line in block[1:]] == [
         './setup.sh pytest -m "slurm or services" --deepops-cluster debian',
-        "./setup.sh pytest tests/harness -n 2 --dist loadgroup",
+        "./setup.sh pytest tests/harness -n 2",
     ]
