@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 
 
 class DeepopsError(Exception):
@@ -71,6 +72,16 @@ class StageFailed(DeepopsError):
 
 class CheckFailed(AssertionError):
     """A statement about the cluster is false; the message carries the evidence."""
+
+
+def some(items: Sequence[object], most: int = 4) -> str:
+    """Return a list as a message tells it, of which only the beginning is shown.
+
+    >>> some(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(map(str, items[:most])) + more
 
 
 def of_system(error: OSError) -> DeepopsError:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from deepops_fixtures.errors import some
+
 #: Kind of input ('playbooks', 'cluster', …) → name of the item → its value or digest.
 Inputs = dict[str, dict[str, str]]
 
@@ -72,11 +74,8 @@ def changes(then: Inputs, now: Inputs) -> list[str]:
         old, new = then.get(kind, {}), now.get(kind, {})
         names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
         if names:
-            shown = ", ".join(
-                _difference(name, old.get(name), new.get(name)) for name in names[:4]
-            )
-            more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-            found.append(f"{kind}: {shown}{more}")
+            told = [_difference(name, old.get(name), new.get(name)) for name in names]
+            found.append(f"{kind}: {some(told)}")
     return found
 
 

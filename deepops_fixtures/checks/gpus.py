@@ -9,7 +9,7 @@ many GPUs the schedulers count is in ``gpu_census``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
 from itertools import combinations
@@ -22,7 +22,7 @@ from deepops_fixtures.checks.gpu_rules import Verdict, judge
 from deepops_fixtures.checks.gpu_survey import Device, Survey
 from deepops_fixtures.checks.nvidia_smi import NvidiaSmi
 from deepops_fixtures.checks.nvidia_smi_data import Gpu, GpuProcess
-from deepops_fixtures.errors import CheckFailed
+from deepops_fixtures.errors import CheckFailed, some
 
 if TYPE_CHECKING:
     from deepops_fixtures.cluster.running import Node
@@ -144,7 +144,7 @@ class Gpus:
             elif device.address not in shown:
                 faults.append(f"GPU {device} is in sysfs and not in nvidia-smi: {self._remarks()}")
         faults += [
-            f"{gpu.label} does not answer ({_first(gpu.broken)})"
+            f"{gpu.label} does not answer ({some(gpu.broken, most=2)})"
             for gpu in self.smi.gpus
             if gpu.broken
         ]
@@ -349,11 +349,6 @@ class Gpus:
                 "outside of any Slurm job or pod"
             )
         return found
-
-
-def _first(texts: Sequence[str], most: int = 2) -> str:
-    more = len(texts) - most
-    return ", ".join(texts[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _undriven(device: Device, seen: Survey) -> str:

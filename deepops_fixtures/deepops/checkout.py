@@ -13,7 +13,7 @@ from pathlib import Path
 
 from deepops_fixtures import inputs
 from deepops_fixtures.deepops import git
-from deepops_fixtures.errors import UsageProblem
+from deepops_fixtures.errors import UsageProblem, some
 
 #: What a DeepOps tree has at its top.
 SHAPE = ("ansible.cfg", "playbooks", "roles", "config.example")
@@ -63,8 +63,7 @@ class Checkout:
         """All that is known of it, changed files by name (eight of them)."""
         words = [self.told, f"from {self.repository or self.tree}"]
         if self.dirty:
-            more = f" and {len(self.dirty) - 8} more" if len(self.dirty) > 8 else ""
-            words.append(f"changed: {', '.join(self.dirty[:8])}{more}")
+            words.append(f"changed: {some(self.dirty, most=8)}")
         return "; ".join([*words, *([self.note] if self.note else [])])
 
     def inputs(self) -> dict[str, str]:

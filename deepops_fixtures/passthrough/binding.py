@@ -153,7 +153,7 @@ class Binder:
         return link.readlink().name if link.is_symlink() else ""
 
     def _file(self, bdf: Bdf, name: str) -> Path:
-        return self.host.path(f"/sys/bus/pci/devices/{bdf}/{name}")
+        return self.host.folder(bdf) / name
 
     # -- the drivers before -----------------------------------------------------------------
 

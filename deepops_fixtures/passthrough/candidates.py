@@ -13,6 +13,7 @@ from functools import cached_property
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from deepops_fixtures.errors import some
 from deepops_fixtures.passthrough.holder import Holder
 from deepops_fixtures.passthrough.host_use import HostUse
 from deepops_fixtures.passthrough.pci import (
@@ -25,9 +26,6 @@ from deepops_fixtures.passthrough.pci import (
     device_id,
 )
 from deepops_fixtures.passthrough.platform_facts import foreign
-
-#: How many of many a message names.
-_SHOWN = 4
 
 
 class Candidate(BaseModel):
@@ -233,7 +231,7 @@ class Rules:
             if item.virtfns:
                 yield (
                     f"'{item.bdf}' has virtual functions, which would vanish with it: "
-                    f"{_first(item.virtfns)}."
+                    f"{some(item.virtfns)}."
                 )
             if item.physfn and item.vendor == NVIDIA:
                 # NVIDIA's vGPU guide: they are for its vGPU manager, not for plain vfio-pci.
@@ -262,7 +260,7 @@ class Rules:
                 yield f"'{item.bdf}' carries traffic of this host ('{interface}')."
             vgpus = self._use.mediated(item)
             if vgpus:
-                yield f"'{item.bdf}' is divided into vGPUs: {_first(vgpus)}."
+                yield f"'{item.bdf}' is divided into vGPUs: {some(vgpus)}."
             processes = self._use.processes(item)
             if processes:
                 yield f"'{item.bdf}' is in use on this host by {', '.join(map(str, processes))}."
@@ -272,12 +270,6 @@ def _holds(unit: Unit, device: PciDevice, what: str) -> str:
     if device in unit.wanted:
         return f"'{device.bdf}' is {what}."
     return f"IOMMU group {_numbers(unit.groups)} of '{unit}' holds {what}, '{device.bdf}'."
-
-
-def _first(items: Sequence[object]) -> str:
-    """Return a list of which only the beginning is shown; an A100 has 16 virtual functions."""
-    shown = ", ".join(map(str, items[:_SHOWN]))
-    return shown if len(items) <= _SHOWN else f"{shown} and {len(items) - _SHOWN} more"
 
 
 def _numbers(groups: Iterable[int]) -> str:

@@ -181,7 +181,7 @@ class HostUse:
 
         Source: Documentation/driver-api/vfio-mediated-device.rst of the kernel.
         """
-        folder = self.host.path(f"/sys/bus/pci/devices/{device.bdf}")
+        folder = self.host.folder(device.bdf)
         return tuple(sorted(path.parent.name for path in folder.glob("*/mdev_type")))
 
     # -- programs ---------------------------------------------------------------------------
@@ -199,7 +199,7 @@ class HostUse:
 
     def _files_of(self, device: PciDevice) -> Iterator[str]:
         """Yield the names below /dev that stand for a device."""
-        folder = self.host.path(f"/sys/bus/pci/devices/{device.bdf}")
+        folder = self.host.folder(device.bdf)
         yield from (f"/dev/dri/{path.name}" for path in folder.glob("drm/*"))
         yield from (f"/dev/{path.name}" for path in folder.glob("nvme/nvme*"))
         yield from (f"/dev/{path.name}" for path in folder.glob("nvme/nvme*/nvme*n*"))

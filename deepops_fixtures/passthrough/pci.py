@@ -208,6 +208,10 @@ class Host:
         """
         return self.root / name.lstrip("/")
 
+    def folder(self, bdf: Bdf) -> Path:
+        """Return the folder of a device in sysfs."""
+        return self.path(f"{PCI_DEVICES}/{bdf}")
+
     def reading(self, words: str) -> str:
         """Return the command that reads the same files, as a hint.
 

@@ -40,13 +40,14 @@ def test_a_pristine_cluster_has_no_trace_of_other_tests(pristine_cluster):
 @pytest.mark.destructive
 def test_the_first_breaks_it(virtual_cluster):
     host = virtual_cluster["virtual-login"].host
-    host.run_expect([0], "rm /etc/hostname; systemctl stop systemd-resolved")
+    host.run_expect([0], "rm /etc/hostname; touch /broken; systemctl stop systemd-resolved")
 
 @pytest.mark.destructive
 def test_the_second_finds_it_whole(virtual_cluster):
     host = virtual_cluster["virtual-login"].host
     assert host.file("/etc/hostname").content_string == "virtual-login\\n"
     assert host.service("systemd-resolved").is_running
+    assert not host.file("/broken").exists
 """
 
 

@@ -7,8 +7,6 @@ from xml.etree import ElementTree
 
 MODULE = """
 import os
-import platform
-
 import pytest
 
 @pytest.mark.nodes("slurm-cluster")

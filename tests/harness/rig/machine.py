@@ -103,14 +103,14 @@ class Rig:
     def _config(self) -> Path:
         return self.folder / "ssh_config"
 
-    def start(self, seconds: float = PATIENCE) -> float:
-        """Start the machine on a disk of its own; return the seconds until ssh answered."""
+    def start(self, seconds: float = PATIENCE) -> None:
+        """Start the machine on a disk of its own, and wait until ssh answers."""
         self._make_disks()
         self._port = _free_port()
         self._write_config()
-        return self._switch_on(Deadline.after(seconds))
+        self._switch_on(Deadline.after(seconds))
 
-    def _switch_on(self, deadline: Deadline) -> float:
+    def _switch_on(self, deadline: Deadline) -> None:
         # It ends when this process does, however that ends (prctl(2), PR_SET_PDEATHSIG).
         self._process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", *self._command()],
@@ -119,7 +119,7 @@ class Rig:
             stderr=(self.folder / "qemu.log").open("ab"),
             start_new_session=True,
         )
-        return self._wait(deadline)
+        self._wait(deadline)
 
     def _make_disks(self) -> None:
         subprocess.run(
@@ -222,14 +222,14 @@ class Rig:
         done = self.run(f"cat > {shlex.quote(path)}", stdin=text.encode())
         assert done.status == 0, done.output
 
-    def reboot(self, seconds: float = PATIENCE) -> float:
-        """Reboot as its owner would; return the seconds until ssh answered again.
+    def reboot(self, seconds: float = PATIENCE) -> None:
+        """Reboot as its owner would, and wait until ssh answers again.
 
         QEMU ends with the machine and is started again: once a guest ran in the machine, the code
         that QEMU keeps of it makes a reset machine boot in a minute instead of ten seconds.
         """
         assert self._process is not None
-        begin, deadline = time.monotonic(), Deadline.after(seconds)
+        deadline = Deadline.after(seconds)
         self.run("systemctl reboot", seconds=60)
         self._close()
         try:
@@ -240,12 +240,9 @@ class Rig:
                 detail=tail(self.console),
             ) from None
         self._switch_on(deadline)
-        return time.monotonic() - begin
 
-    def _wait(self, deadline: Deadline) -> float:
-        """Wait until it answers; return the seconds that took."""
+    def _wait(self, deadline: Deadline) -> None:
         assert self._process is not None
-        begin = time.monotonic()
         longer = itertools.chain((3, 3, 4, 4, 5, 5, 7, 10, 15), itertools.repeat(20))
         while not deadline.passed:
             if self._process.poll() is not None:
@@ -254,7 +251,7 @@ class Rig:
                     detail=tail(self.folder / "qemu.log") + tail(self.console),
                 )
             if self._answers(next(longer)):
-                return time.monotonic() - begin
+                return
             self._close()
             time.sleep(0.5)
         raise StepTimeout(
